@@ -1,0 +1,54 @@
+/* Streams: breaker groups of jobs. */
+
+CREATE TABLE holdfast.stream (
+	queue				integer		NOT NULL,
+	key					text		COLLATE "C" NOT NULL CHECK (key <> ''),
+	state				text		COLLATE "C" NOT NULL CHECK (state IN ('closed', 'open')),
+	consecutive_terminal integer	NOT NULL CHECK (consecutive_terminal >= 0),
+	threshold			integer		NOT NULL CHECK (threshold > 0),
+	cool_down			interval	NOT NULL,
+	opened_at			timestamptz,
+	PRIMARY KEY (queue, key)
+);
+COMMENT ON TABLE holdfast.stream IS 'a breaker group: counts jobs of it that ended in failure, in a row';
+SELECT pg_catalog.pg_extension_config_dump('holdfast.stream', '');
+
+CREATE FUNCTION holdfast.define_stream(
+	queue_name	text,
+	stream		text,
+	threshold	integer		DEFAULT 5,
+	cool_down	interval	DEFAULT '5 minutes'
+) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+	id	CONSTANT integer := holdfast.known_queue(define_stream.queue_name);
+BEGIN
+	PERFORM holdfast.checked_name(define_stream.stream, 'stream');
+	IF define_stream.threshold IS NULL THEN
+		RAISE EXCEPTION USING ERRCODE = '22004', MESSAGE = 'argument "threshold" must not be null';
+	END IF;
+	IF define_stream.threshold < 1 THEN
+		RAISE EXCEPTION USING ERRCODE = '22023',
+			MESSAGE = 'argument "threshold" must be between 1 and 2147483647',
+			DETAIL = pg_catalog.format('The value given is %s.', define_stream.threshold),
+			HINT = 'Give the number of jobs ending in failure in a row that opens the stream.';
+	END IF;
+	PERFORM holdfast.interval_ms(define_stream.cool_down, 'cool_down', 1, 315360000000);
+
+	INSERT INTO holdfast.stream (queue, key, state, consecutive_terminal, threshold, cool_down)
+		VALUES (id, define_stream.stream, 'closed', 0, define_stream.threshold, define_stream.cool_down)
+		ON CONFLICT (queue, key) DO UPDATE SET threshold = excluded.threshold, cool_down = excluded.cool_down;
+END
+$$;
+COMMENT ON FUNCTION holdfast.define_stream(text, text, integer, interval) IS
+	'defines a stream of a queue, or changes its figures: threshold jobs that ended in failure in a row open it, and its '
+	'jobs are then parked for cool_down (1 ms to 3650 days); state and count of a stream that exists are kept; 42704 if '
+	'the queue does not exist; called by the extension''s owner';
+
+CREATE FUNCTION holdfast.resume_stream(queue_name text, stream text, reason text DEFAULT NULL) RETURNS void
+LANGUAGE C AS 'MODULE_PATHNAME', 'holdfast_resume_stream';
+COMMENT ON FUNCTION holdfast.resume_stream(text, text, text) IS
+	'closes a stream before its cool-down is over; called by the queue''s operators';

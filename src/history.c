@@ -1,0 +1,146 @@
+/*-------------------------------------------------------------------------
+ *
+ * history.c
+ *	  What the events say of a lease that is no longer current.
+ *
+ * Asked only for reports that come too late, twice or from nowhere.  It looks
+ * back as far as the longest lease and a week, in the partitions of that time
+ * and in event_overflow, with a snapshot of this moment.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "holdfast.h"
+
+#include "access/stratnum.h"
+#include "partitioning/partbounds.h"
+#include "partitioning/partdesc.h"
+#include "utils/fmgroids.h"
+#include "utils/snapmgr.h"
+
+#define LOOK_BACK (INT64CONST(8) * USECS_PER_DAY)	/* the longest lease, a day, and 7 days */
+
+/* Keep an event beyond the scan it was met in. */
+static void
+keep(HfEvent *to, const HfRow *event)
+{
+	HfEvent		met;
+
+	for (int c = 0; c < EVENT_NCOLUMNS; c++)
+	{
+		met.null[c] = hf_is_null(event, c);
+		met.value[c] = hf_get(event, c);
+	}
+	hf_event_keep(to, &met);
+}
+
+static bool
+later(const HfRow *event, const HfEvent *than)
+{
+	if (hf_int32(event, EVENT_ATTEMPT_NUMBER) != DatumGetInt32(than->value[EVENT_ATTEMPT_NUMBER]))
+		return hf_int32(event, EVENT_ATTEMPT_NUMBER) > DatumGetInt32(than->value[EVENT_ATTEMPT_NUMBER]);
+	if (hf_time(event, EVENT_AT) != DatumGetTimestampTz(than->value[EVENT_AT]))
+		return hf_time(event, EVENT_AT) > DatumGetTimestampTz(than->value[EVENT_AT]);
+	return hf_int64(event, EVENT_ID) > DatumGetInt64(than->value[EVENT_ID]);
+}
+
+static bool
+is_one_of(Datum kind, const char *const *words)
+{
+	for (; *words != NULL; words++)
+		if (hf_text_is(kind, *words))
+			return true;
+	return false;
+}
+
+static const char *const ends[] = {"action_attempt_succeeded", "action_attempt_failed", "action_attempt_lost",
+	"action_snoozed", "action_released", "action_reconciled", "action_cancelled", NULL};
+static const char *const decisions[] = {"action_retry_scheduled", "action_reconcile_scheduled", "action_exhausted",
+	"action_terminal", "action_suppressed", "action_cancelled", "action_attempt_succeeded", NULL};
+
+static void
+take(HfHistory *h, const HfRow *event, const pg_uuid_t *lease_id, bool *any)
+{
+	Datum		kind = hf_get(event, EVENT_KIND);
+
+	if (!*any || later(event, &h->last))
+		keep(&h->last, event);
+	*any = true;
+	if (hf_is_null(event, EVENT_LEASE_ID) || memcmp(hf_uuid(event, EVENT_LEASE_ID), lease_id, UUID_LEN) != 0)
+		return;
+	if (hf_text_is(kind, "action_attempt_started"))
+	{
+		h->known = true;
+		keep(&h->started, event);
+	}
+	else if (hf_text_is(kind, "action_stale_report"))
+	{
+		if (hf_text_is(hf_get(event, EVENT_WORKER_RESULT), "heartbeat"))
+			h->stale_seen = true;
+	}
+	else
+	{
+		/* the first of the two events of an end is the report, the second the decision */
+		if (is_one_of(kind, ends) && (!h->ended || !later(event, &h->end)))
+		{
+			h->ended = true;
+			keep(&h->end, event);
+		}
+		if (is_one_of(kind, decisions) && (!h->decided || later(event, &h->decision)))
+		{
+			h->decided = true;
+			keep(&h->decision, event);
+		}
+	}
+}
+
+static void
+scan_one(HfTable *table, int64 job_id, const pg_uuid_t *lease_id, Snapshot snapshot, HfHistory *h, bool *any)
+{
+	HfRow	   *event = hf_row_for(table);
+	ScanKeyData key;
+	IndexScanDesc scan;
+
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(job_id));
+	scan = hf_index_beginscan(table->rel, hf_index(table, "_job"), snapshot, 1);
+	index_rescan(scan, &key, 1, NULL, 0);
+	while (index_getnext_slot(scan, ForwardScanDirection, event->stored))
+	{
+		hf_row_load(event);
+		take(h, event, lease_id, any);
+	}
+	index_endscan(scan);
+	hf_row_free(event);
+}
+
+/* false: nothing is known of the job; h->known: the lease is one of its own */
+bool
+hf_history(HfCall *call, int64 job_id, const pg_uuid_t *lease_id, HfHistory *h)
+{
+	Relation	parent = hf_open(call, HF_EVENT)->rel;
+	PartitionDesc desc = RelationGetPartitionDesc(parent, true);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	bool		any = false;
+
+	memset(h, 0, sizeof(HfHistory));
+	for (int i = desc->nparts - 1; i >= 0; i--)
+	{
+		/* bounds: partition i is desc->oids[i], in order of its lower bound */
+		Relation	rel;
+		HfTable    *table;
+
+		if (desc->boundinfo->ndatums > i &&
+			desc->boundinfo->kind[i][0] == PARTITION_RANGE_DATUM_VALUE &&
+			i + 1 < desc->boundinfo->ndatums &&
+			DatumGetTimestampTz(desc->boundinfo->datums[i + 1][0]) < call->now - LOOK_BACK)
+			break;
+		rel = try_relation_open(desc->oids[i], AccessShareLock);
+		if (rel == NULL)
+			continue;
+		table = hf_open_partition(call, rel);
+		scan_one(table, job_id, lease_id, snapshot, h, &any);
+		hf_close(table);
+	}
+	scan_one(hf_open(call, HF_EVENT_OVERFLOW), job_id, lease_id, snapshot, h, &any);
+	UnregisterSnapshot(snapshot);
+	return any;
+}

@@ -1,0 +1,600 @@
+/*-------------------------------------------------------------------------
+ *
+ * holdfast.h
+ *	  The one header: the map of src/, a section of prototypes per file.
+ *
+ * Rows are read and written through the table and index access methods, not
+ * by SQL.  What the executor would have checked is checked here instead:
+ *
+ *		read-only, recovery, parallel mode		hf_begin (call.c)
+ *		rights									access.c, on GetUserId()
+ *		CHECK and NOT NULL						arguments are bounded (args.c), rows
+ *												are made by the state machine
+ *		unique indexes							hf_insert, hf_insert_unique (table.c)
+ *		foreign keys, user triggers, rules,
+ *		row security, exclusion constraints		refused by hf_open (table.c)
+ *		partition bounds						evidence.c routes by them
+ *
+ * Lock order: job, ledger (parent key, then children by key), stream; within
+ * a call by job_id, key, (queue, stream).
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef HOLDFAST_H
+#define HOLDFAST_H
+
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/relscan.h"
+#include "access/tableam.h"
+#include "datatype/timestamp.h"
+#include "executor/tuptable.h"
+#include "catalog/pg_collation_d.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "lib/ilist.h"
+#include "nodes/execnodes.h"
+#include "access/relation.h"
+#include "utils/jsonb.h"
+#include "utils/rel.h"
+#include "utils/snapshot.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+#define HF_SCHEMA "holdfast"
+
+#ifndef HOLDFAST_VERSION
+#define HOLDFAST_VERSION "unknown"		/* the Makefile gives it */
+#endif
+
+/* SQLSTATE class JQ: those a worker branches on */
+#define ERRCODE_HF_LEASE_LOST			MAKE_SQLSTATE('J','Q','0','0','1')
+#define ERRCODE_HF_RECONCILE_FIRST		MAKE_SQLSTATE('J','Q','0','0','3')
+#define ERRCODE_HF_ILLEGAL_TRANSITION	MAKE_SQLSTATE('J','Q','0','0','4')
+#define ERRCODE_HF_LEASE_SHORT			MAKE_SQLSTATE('J','Q','0','0','5')
+#define ERRCODE_HF_NO_DELAY				MAKE_SQLSTATE('J','Q','0','0','6')
+#define ERRCODE_HF_INTENT_MISMATCH		MAKE_SQLSTATE('J','Q','0','0','7')
+#define ERRCODE_HF_CLAIM_UNCOMMITTED	MAKE_SQLSTATE('J','Q','0','0','8')
+
+/* bounds of arguments */
+#define HF_MAX_NAME			200		/* bytes: queue, action, class, worker, stream, policy */
+#define HF_MAX_TEXT			1000	/* bytes: subject, scope, correlation id, reason */
+#define HF_MAX_MESSAGE		8192	/* bytes; longer messages are cut, never refused */
+#define HF_MAX_PAYLOAD		(64 * 1024 * 1024)	/* bytes of jsonb */
+#define HF_MAX_QTY			1000
+#define HF_MAX_BATCH		10000
+#define HF_MAX_QUEUES		64		/* of one claim_any */
+#define HF_MAX_ASIDE		100		/* jobs a claim settles, suppresses or defers besides */
+#define HF_MAX_LEASE_MS		INT64CONST(86400000)		/* one day */
+#define HF_MAX_DELAY_MS		INT64CONST(315360000000)	/* ten years */
+#define HF_MAX_RESUMES		10		/* snoozes and releases in a row that are free */
+
+/* ---------------------------------------------------------------- columns
+ * The tables as the library knows them: X(enum, column name).  The number of
+ * a column is looked up by its name, so that a column which was added or
+ * dropped does no harm.
+ */
+#define HF_JOB_COLUMNS(X) \
+	X(JOB_ID, "job_id") X(JOB_ENQUEUED_AT, "enqueued_at") X(JOB_KEY, "idempotency_key") \
+	X(JOB_QUEUE, "queue") X(JOB_PRIORITY, "priority") X(JOB_INTENT_VERSION, "intent_version") \
+	X(JOB_SIDE_EFFECTS, "side_effects") X(JOB_TIMEOUT_MS, "timeout_ms") X(JOB_MAX_ATTEMPTS, "max_attempts") \
+	X(JOB_ACTION_KEY, "action_key") X(JOB_SUBJECT, "subject") X(JOB_SCOPE, "scope") \
+	X(JOB_CORRELATION_ID, "correlation_id") X(JOB_STREAM, "stream") X(JOB_RETRY_POLICY, "retry_policy") \
+	X(JOB_ENQUEUED_BY, "enqueued_by") X(JOB_MODE, "mode") X(JOB_RUN_AFTER, "run_after") \
+	X(JOB_GIVE_UP_AT, "give_up_at") X(JOB_STATUS, "status") X(JOB_ATTEMPT_NUMBER, "attempt_number") \
+	X(JOB_FAILURES, "failures") X(JOB_RECONCILES, "reconciles") X(JOB_LOSSES, "losses") \
+	X(JOB_RESUMES, "resumes") X(JOB_FENCING_TOKEN, "fencing_token") X(JOB_LEASE_ID, "lease_id") \
+	X(JOB_LEASE_EXPIRES_AT, "lease_expires_at") X(JOB_STARTED_AT, "started_at") \
+	X(JOB_LAST_HEARTBEAT_AT, "last_heartbeat_at") X(JOB_LAST_EVENT_AT, "last_event_at") \
+	X(JOB_CANCEL_REQUESTED_AT, "cancel_requested_at") X(JOB_WORKER_NAME, "worker_name") \
+	X(JOB_FINAL_REASON, "final_reason") X(JOB_LAST_ERROR_CLASS, "last_error_class") \
+	X(JOB_LAST_ERROR_MESSAGE, "last_error_message") X(JOB_PAYLOAD_DIGEST, "payload_digest") \
+	X(JOB_HEADERS, "headers") X(JOB_PAYLOAD, "payload")
+
+/* dead_job begins with the columns of job, in the same order */
+#define HF_DEAD_JOB_COLUMNS(X) \
+	X(DEAD_ENDED_AT, "ended_at") X(DEAD_REASON, "reason")
+
+#define HF_LEDGER_COLUMNS(X) \
+	X(LEDGER_KEY, "idempotency_key") X(LEDGER_CREATED_AT, "created_at") X(LEDGER_QUEUE, "queue") X(LEDGER_INTENT_VERSION, "intent_version") \
+	X(LEDGER_SUBJECT, "subject") X(LEDGER_ACTION_KEY, "action_key") X(LEDGER_SCOPE, "scope") \
+	X(LEDGER_PAYLOAD_DIGEST, "payload_digest") X(LEDGER_PARENT_KEY, "parent_key") X(LEDGER_EFFECT, "effect") \
+	X(LEDGER_JOB_ID, "job_id") X(LEDGER_ATTEMPT_NUMBER, "attempt_number") X(LEDGER_HAS_EFFECTS, "has_effects") \
+	X(LEDGER_CHANGED_AT, "changed_at") X(LEDGER_STATE, "state") X(LEDGER_EVIDENCE, "evidence")
+
+#define HF_EVENT_COLUMNS(X) \
+	X(EVENT_ID, "event_id") X(EVENT_AT, "at") X(EVENT_JOB_ID, "job_id") X(EVENT_KEY, "idempotency_key") \
+	X(EVENT_QUEUE, "queue") X(EVENT_ATTEMPT_NUMBER, "attempt_number") X(EVENT_KIND, "kind") \
+	X(EVENT_SUBJECT, "subject") X(EVENT_ACTION_KEY, "action_key") X(EVENT_CORRELATION_ID, "correlation_id") \
+	X(EVENT_LEASE_ID, "lease_id") X(EVENT_WORKER_NAME, "worker_name") X(EVENT_MODE, "mode") \
+	X(EVENT_LEASE_EXPIRES_AT, "lease_expires_at") X(EVENT_LAST_HEARTBEAT_AT, "last_heartbeat_at") \
+	X(EVENT_SCOPE, "scope") X(EVENT_INTENT_VERSION, "intent_version") X(EVENT_FAILURES, "failures") \
+	X(EVENT_MAX_ATTEMPTS, "max_attempts") X(EVENT_PAYLOAD_DIGEST, "payload_digest") \
+	X(EVENT_ENQUEUED_AT, "enqueued_at") X(EVENT_ENQUEUED_BY, "enqueued_by") \
+	X(EVENT_EXCEPTION_CLASS, "exception_class") X(EVENT_MESSAGE, "message") X(EVENT_TIMEOUT_KIND, "timeout_kind") \
+	X(EVENT_TIMEOUT_MS, "timeout_ms") X(EVENT_TIMEOUT_LIMIT_MS, "timeout_limit_ms") X(EVENT_ELAPSED_MS, "elapsed_ms") \
+	X(EVENT_WORKER_RESULT, "worker_result") X(EVENT_SIDE_EFFECT_STATE, "side_effect_state") \
+	X(EVENT_RETRY_POLICY, "retry_policy") X(EVENT_DELAY_MS, "delay_ms") X(EVENT_JITTER_MS, "jitter_ms") \
+	X(EVENT_NEXT_NOT_BEFORE, "next_not_before") X(EVENT_DETAIL, "detail")
+
+#define HF_FINDING_COLUMNS(X) \
+	X(FINDING_AT, "at") X(FINDING_QUEUE, "queue") X(FINDING_KIND, "kind") X(FINDING_JOB_ID, "job_id") \
+	X(FINDING_ATTEMPT_NUMBER, "attempt_number") X(FINDING_LEASE_ID, "lease_id") \
+	X(FINDING_WORKER_NAME, "worker_name") X(FINDING_DETAIL, "detail")
+
+#define HF_UNKNOWN_EFFECT_COLUMNS(X) \
+	X(UNKNOWN_KEY, "idempotency_key") X(UNKNOWN_QUEUE, "queue") X(UNKNOWN_JOB_ID, "job_id") X(UNKNOWN_SINCE, "since")
+
+#define HF_STREAM_COLUMNS(X) \
+	X(STREAM_QUEUE, "queue") X(STREAM_KEY, "key") X(STREAM_STATE, "state") \
+	X(STREAM_CONSECUTIVE, "consecutive_terminal") X(STREAM_THRESHOLD, "threshold") \
+	X(STREAM_COOL_DOWN, "cool_down") X(STREAM_OPENED_AT, "opened_at")
+
+#define HF_QUEUE_COLUMNS(X) \
+	X(QUEUE_ID, "queue_id") X(QUEUE_NAME, "queue_name") X(QUEUE_LEASE, "lease") X(QUEUE_TIMEOUT, "timeout") \
+	X(QUEUE_GRACE, "grace") X(QUEUE_HEARTBEAT, "heartbeat") X(QUEUE_RETRY_POLICY, "retry_policy") \
+	X(QUEUE_MAX_ATTEMPTS, "max_attempts") X(QUEUE_SIDE_EFFECTS, "side_effects") X(QUEUE_RECONCILE, "reconcile") \
+	X(QUEUE_PAUSED, "paused") X(QUEUE_PAUSE_REASON, "pause_reason")
+
+#define HF_QUEUE_GRANT_COLUMNS(X) \
+	X(GRANT_QUEUE_NAME, "queue_name") X(GRANT_ROLE_NAME, "role_name") X(GRANT_KIND, "kind") X(GRANT_ROLE_OID, "role_oid")
+
+#define HF_RETRY_POLICY_COLUMNS(X) \
+	X(POLICY_NAME, "policy_name") X(POLICY_BASE_DELAY, "base_delay") X(POLICY_BACKOFF_RATE, "backoff_rate") \
+	X(POLICY_MAX_DELAY, "max_delay") X(POLICY_JITTER_WINDOW, "jitter_window") X(POLICY_MIN_DELAY, "min_delay") \
+	X(POLICY_MAX_ATTEMPTS, "max_attempts") X(POLICY_LOST_LEASE_COUNTS, "lost_lease_counts") \
+	X(POLICY_MAX_LOST, "max_lost") X(POLICY_MAX_RESET, "max_reset") X(POLICY_RECONCILE_DELAY, "reconcile_delay") \
+	X(POLICY_RECONCILE_MAX, "reconcile_max")
+
+#define HF_ERROR_RULE_COLUMNS(X) \
+	X(RULE_POLICY_NAME, "policy_name") X(RULE_ERROR_CLASS, "error_class") X(RULE_DISPOSITION, "disposition") \
+	X(RULE_SIDE_EFFECT, "side_effect") X(RULE_HIDDEN, "hidden")
+
+#define HF_SETTING_COLUMNS(X) \
+	X(SETTING_NAME, "name") X(SETTING_VALUE, "value")
+
+#define HF_ENUM_ENTRY(e, n) e,
+enum { HF_JOB_COLUMNS(HF_ENUM_ENTRY) HF_DEAD_JOB_COLUMNS(HF_ENUM_ENTRY) DEAD_NCOLUMNS };
+enum { HF_LEDGER_COLUMNS(HF_ENUM_ENTRY) LEDGER_NCOLUMNS };
+enum { HF_EVENT_COLUMNS(HF_ENUM_ENTRY) EVENT_NCOLUMNS };
+enum { HF_FINDING_COLUMNS(HF_ENUM_ENTRY) FINDING_NCOLUMNS };
+enum { HF_UNKNOWN_EFFECT_COLUMNS(HF_ENUM_ENTRY) UNKNOWN_NCOLUMNS };
+enum { HF_STREAM_COLUMNS(HF_ENUM_ENTRY) STREAM_NCOLUMNS };
+enum { HF_QUEUE_COLUMNS(HF_ENUM_ENTRY) QUEUE_NCOLUMNS };
+enum { HF_QUEUE_GRANT_COLUMNS(HF_ENUM_ENTRY) GRANT_NCOLUMNS };
+enum { HF_RETRY_POLICY_COLUMNS(HF_ENUM_ENTRY) POLICY_NCOLUMNS };
+enum { HF_ERROR_RULE_COLUMNS(HF_ENUM_ENTRY) RULE_NCOLUMNS };
+enum { HF_SETTING_COLUMNS(HF_ENUM_ENTRY) SETTING_NCOLUMNS };
+#define JOB_NCOLUMNS DEAD_ENDED_AT
+
+typedef enum HfTableId
+{
+	HF_JOB, HF_DEAD_JOB, HF_LEDGER, HF_EVENT, HF_EVENT_OVERFLOW, HF_FINDING, HF_UNKNOWN_EFFECT, HF_STREAM,
+	HF_QUEUE, HF_QUEUE_GRANT, HF_RETRY_POLICY, HF_ERROR_RULE, HF_SETTING,
+	HF_NTABLES
+} HfTableId;
+
+/* ---------------------------------------------------------------- call.c: the frame of every call */
+
+typedef struct HfTable HfTable;
+typedef struct HfEvents HfEvents;
+
+typedef struct HfCall
+{
+	MemoryContext cxt;			/* everything the call allocates; deleted by hf_end */
+	MemoryContext caller_cxt;
+	bool		write;
+	TimestampTz now;
+	uint64		generation;		/* of what the backend remembers of our tables */
+	HfTable    *tables[HF_NTABLES];
+	HfEvents   *events;
+} HfCall;
+
+extern void hf_begin(HfCall *call, const char *function, bool write);
+extern void hf_end(HfCall *call);
+extern CommandId hf_command_id(HfCall *call);
+extern int	hf_call_depth(void);
+
+/* ---------------------------------------------------------------- table.c: our tables, through the access methods */
+
+struct TableShape;
+
+struct HfTable
+{
+	HfTableId	id;
+	Relation	rel;
+	const AttrNumber *att;		/* column enum -> attribute number */
+	struct TableShape *shape;
+	Relation   *indexes;		/* opened when needed */
+	dlist_head	rows;			/* HfRow, not yet freed */
+};
+
+/* A row being read and changed: the stored version, if any, and the next. */
+typedef struct HfRow
+{
+	HfTable    *table;
+	TupleTableSlot *stored;
+	TupleTableSlot *next;
+	dlist_node	node;			/* in table->rows: freed with the table at the latest */
+} HfRow;
+
+typedef enum HfLock
+{
+	HF_LOCKED, HF_BUSY, HF_GONE
+} HfLock;
+
+extern void hf_table_init(void);
+extern void hf_tables_check(void);
+extern uint64 hf_tables_generation(void);
+extern int	hf_table_ncolumns(HfTableId id);
+extern void hf_table_fill(HfTable *table, Datum *values, bool *nulls);
+extern Oid	hf_sequence_oid(const char *name);
+extern Oid	hf_table_oid(HfTableId id);
+extern HfTable *hf_open(HfCall *call, HfTableId id);
+extern HfTable *hf_open_partition(HfCall *call, Relation rel);
+extern void hf_close(HfTable *table);
+extern Relation hf_index(HfTable *table, const char *suffix);
+extern HfRow *hf_row_new(HfTable *table);
+extern HfRow *hf_row_for(HfTable *table);
+extern void hf_row_free(HfRow *row);
+extern void hf_row_load(HfRow *row);
+extern void hf_row_copy(HfRow *to, const HfRow *from, int ncolumns);
+extern void hf_insert(HfCall *call, HfRow *row);
+extern void hf_multi_insert(HfCall *call, HfTable *table, TupleTableSlot **slots, int nslots);
+extern bool hf_insert_unique(HfCall *call, HfRow *row, const char *index_suffix, const pg_uuid_t *key, HfRow *probe);
+extern bool hf_update(HfCall *call, HfRow *row);
+extern bool hf_delete(HfCall *call, HfRow *row);
+extern HfLock hf_lock(HfCall *call, HfRow *row, bool skip);
+extern bool hf_find_job(HfRow *row, int64 job_id);
+extern bool hf_find_key(HfRow *row, const pg_uuid_t *key);
+extern bool hf_find_queue(HfRow *row, int32 queue_id);
+extern bool hf_find_live_key(HfRow *row, const pg_uuid_t *key);
+extern IndexScanDesc hf_index_beginscan(Relation heap, Relation index, Snapshot snapshot, int nkeys);
+
+#define HF_ATT(row, column) ((row)->table->att[column] - 1)
+
+static inline bool
+hf_is_null(const HfRow *row, int column)
+{
+	return row->next->tts_isnull[HF_ATT(row, column)];
+}
+
+static inline Datum
+hf_get(const HfRow *row, int column)
+{
+	return row->next->tts_values[HF_ATT(row, column)];
+}
+
+static inline void
+hf_set(HfRow *row, int column, Datum value)
+{
+	row->next->tts_values[HF_ATT(row, column)] = value;
+	row->next->tts_isnull[HF_ATT(row, column)] = false;
+}
+
+static inline void
+hf_set_null(HfRow *row, int column)
+{
+	row->next->tts_values[HF_ATT(row, column)] = (Datum) 0;
+	row->next->tts_isnull[HF_ATT(row, column)] = true;
+}
+
+#define hf_int32(row, column) DatumGetInt32(hf_get(row, column))
+#define hf_int64(row, column) DatumGetInt64(hf_get(row, column))
+#define hf_bool(row, column) DatumGetBool(hf_get(row, column))
+#define hf_time(row, column) DatumGetTimestampTz(hf_get(row, column))
+#define hf_uuid(row, column) DatumGetUUIDP(hf_get(row, column))
+#define hf_text(row, column) DatumGetTextPP(hf_get(row, column))
+
+extern bool hf_text_is(Datum value, const char *word);
+extern Datum hf_word(const char *word);		/* a text constant, made once per backend */
+
+/* ---------------------------------------------------------------- evidence.c: events, findings, refusals */
+
+typedef struct HfEvent
+{
+	Datum		value[EVENT_NCOLUMNS];
+	bool		null[EVENT_NCOLUMNS];
+} HfEvent;
+
+typedef struct HfDetail
+{
+	struct JsonbParseState *state;
+} HfDetail;
+
+
+
+extern void hf_evidence_init(void);
+extern void hf_event_init(HfCall *call, HfEvent *event, const char *kind, HfRow *job);
+extern void hf_event_set_enqueued(HfEvent *event, const HfRow *job);
+extern void hf_event_add(HfCall *call, const HfEvent *event);
+extern void hf_events_flush(HfCall *call);
+extern void hf_finding(HfCall *call, const char *kind, int32 queue_id, const HfRow *job, const pg_uuid_t *lease_id,
+					   Datum detail);
+extern void hf_event_keep(HfEvent *to, const HfEvent *from);
+extern void hf_event_follow(HfCall *call, HfEvent *event, const char *kind, const HfEvent *of);
+extern void hf_event_finding(HfCall *call, const char *kind, const HfEvent *event);
+extern void hf_remember_refusal(HfCall *call, const HfEvent *of, int sqlerrcode, const char *function);
+extern void hf_remember_job_refusal(HfCall *call, HfRow *job, int sqlerrcode, const char *function);
+extern void hf_detail_cstring(HfDetail *detail, const char *key, const char *string);
+extern void hf_detail_text(HfDetail *detail, const char *key, const text *string);
+extern void hf_detail_int(HfDetail *detail, const char *key, int64 number);
+extern void hf_detail_bool(HfDetail *detail, const char *key, bool truth);
+extern void hf_detail_time(HfDetail *detail, const char *key, TimestampTz at);
+extern void hf_detail_jsonb(HfDetail *detail, const char *key, Jsonb *jsonb);
+extern Datum hf_detail_end(HfDetail *detail);
+
+static inline void
+hf_event_set(HfEvent *event, int column, Datum value)
+{
+	event->value[column] = value;
+	event->null[column] = false;
+}
+
+static inline void
+hf_event_copy(HfEvent *event, int column, const HfRow *row, int row_column)
+{
+	event->value[column] = hf_get(row, row_column);
+	event->null[column] = hf_is_null(row, row_column);
+}
+
+/* ---------------------------------------------------------------- history.c: what the events say of a lease */
+
+typedef struct HfHistory
+{
+	bool		known;			/* the lease was granted, within the time looked back */
+	HfEvent		last;			/* the job's latest event */
+	HfEvent		started;		/* of the lease */
+	bool		ended;			/* the attempt's end is on record */
+	HfEvent		end;			/* action_attempt_succeeded, _failed, _lost, action_snoozed, ... */
+	bool		decided;
+	HfEvent		decision;		/* what was decided at that end, if an event of its own says it */
+	bool		stale_seen;		/* a stale heartbeat of the lease is on record already */
+} HfHistory;
+
+extern bool hf_history(HfCall *call, int64 job_id, const pg_uuid_t *lease_id, HfHistory *history);
+
+/* ---------------------------------------------------------------- access.c: who may do what with a queue */
+
+typedef enum HfKind
+{
+	HF_PRODUCER, HF_WORKER, HF_OPERATOR, HF_READER
+} HfKind;
+
+struct HfQueue;
+extern void hf_access_forget(void);
+extern bool hf_is_owner(void);
+extern bool hf_is_granted(const struct HfQueue *queue, HfKind kind);
+extern bool hf_is_granted_id(int32 queue_id, HfKind kind);
+extern void hf_check_granted(const struct HfQueue *queue, HfKind kind);
+
+/* ---------------------------------------------------------------- ledger.c: what is known about side effects */
+
+typedef enum HfLedgerLook
+{
+	HF_LEDGER_NONE,				/* the job has no side effects, or its row is gone */
+	HF_LEDGER_BUSY,				/* another transaction is at it (skip only) */
+	HF_LEDGER_HELD				/* locked and loaded */
+} HfLedgerLook;
+
+extern HfLedgerLook hf_ledger_lock(HfCall *call, const pg_uuid_t *key, bool skip, HfRow **ledger);
+extern bool hf_ledger_is(const HfRow *ledger, const char *state);
+extern void hf_ledger_set(HfCall *call, HfRow *ledger, const HfRow *job, const char *state, Datum evidence);
+extern HfRow *hf_ledger_new(HfCall *call, const HfRow *job, const char *state);
+extern List *hf_ledger_children(HfCall *call, const HfRow *ledger, bool lock);
+extern int	hf_ledger_fail_children(HfCall *call, const HfRow *ledger, const HfRow *job);
+extern bool hf_ledger_open_child(HfCall *call, const HfRow *ledger, bool *unknown);
+extern Datum hf_ledger_effects(HfCall *call, const HfRow *ledger);
+
+/* ---------------------------------------------------------------- job.c: the state machine of a job */
+
+typedef struct HfReport
+{
+	text	   *error_class;
+	text	   *message;
+	int			side_effect;	/* HfSideEffect, or -1: by the rule */
+	bool		retry_always;	/* schedule_retry: the disposition is retry */
+	int64		asked_ms;		/* a delay the worker asks for, or -1 */
+	text	   *timeout_kind;
+	int64		timeout_limit_ms;	/* or -1 */
+	Jsonb *detail;
+	bool		lost;			/* nobody reported: the lease ended */
+	const char *function;		/* who decides: for the evidence */
+} HfReport;
+
+typedef struct HfDecision
+{
+	const char *decision;
+	const char *reason;
+	const char *rule;
+	const char *retry_policy;
+	int64		delay_ms;		/* -1: none */
+	int64		jitter_ms;
+	TimestampTz next_not_before;	/* 0: none */
+	int32		attempt_number;
+	int32		failures;
+	int32		max_attempts;
+	char	   *because;
+} HfDecision;
+
+extern const struct HfPolicy *hf_job_policy(const HfRow *job, const struct HfQueue *queue);
+extern int32 hf_job_max_attempts(const HfRow *job, const struct HfQueue *queue);
+extern int64 hf_job_timeout_ms(const HfRow *job, const struct HfQueue *queue);
+extern TimestampTz hf_not_before(TimestampTz wanted);
+extern void hf_job_requeue(HfCall *call, HfRow *job, TimestampTz run_after, const char *mode);
+extern void hf_job_gone(HfCall *call, HfRow *job);
+extern void hf_job_die(HfCall *call, HfRow *job, const char *reason);
+extern void hf_job_failed(HfCall *call, HfRow *job, HfRow *ledger, const HfReport *report, HfDecision *decision);
+extern void hf_job_lost(HfCall *call, HfRow *job, HfRow *ledger, HfDecision *decision);
+extern void hf_job_past_deadline(HfCall *call, HfRow *job, HfRow *ledger);
+extern bool hf_job_late(HfCall *call, HfRow *job, const char *function);
+extern void hf_event_end_of_attempt(HfCall *call, HfEvent *event, const char *kind, const char *result, HfRow *job);
+
+/* ---------------------------------------------------------------- lease.c: leases and who holds them */
+
+extern void hf_lease_init(void);
+extern void hf_lease_granted(const pg_uuid_t *lease_id);
+extern void hf_lease_check_committed(HfCall *call, HfRow *job, const char *function);
+extern int64 hf_lease_for(const HfRow *job, const struct HfQueue *queue, int64 asked_ms);
+extern void hf_lease_check_asked(const struct HfQueue *queue, int64 asked_ms);
+
+/* ---------------------------------------------------------------- settle.c: reports under a lease */
+
+typedef enum HfFind
+{
+	HF_FIND_SETTLE,				/* wait for the job's lock; the claim must be committed */
+	HF_FIND_ASSERT,				/* wait for the job's lock */
+	HF_FIND_SKIP				/* a heartbeat does not wait: held */
+} HfFind;
+
+/* One report under a lease: whose it is, and what was found. */
+typedef struct HfSettle
+{
+	HfCall	   *call;
+	const char *function;
+	int64		job_id;
+	pg_uuid_t  *lease_id;
+	bool		strict;			/* raise JQ001 rather than answer */
+	HfRow	   *job;			/* locked and loaded, or NULL */
+	HfRow	   *ledger;
+	const struct HfQueue *queue;
+	HfHistory  *history;		/* of a lease that is not current */
+} HfSettle;
+
+extern void hf_settle_begin(HfSettle *s, HfCall *call, FunctionCallInfo fcinfo, const char *function);
+extern void hf_settle_end(HfSettle *s);
+extern const char *hf_settle_find(HfSettle *s, HfFind how);
+extern void hf_settle_ledger(HfSettle *s);
+extern const char *hf_settle_stale(HfSettle *s, const char *why);
+extern const char *hf_settle_repeat(HfSettle *s, bool same);
+extern const char *hf_complete_one(HfSettle *s, Datum result);
+typedef void (*HfCompleted) (void *arg, int64 job_id, const char *outcome);
+extern void hf_complete_many(HfCall *call, FunctionCallInfo fcinfo, int ids_arg, int leases_arg,
+							 HfCompleted put, void *put_arg);
+extern Datum hf_answer_row(FunctionCallInfo fcinfo, Datum *values, bool *nulls);
+
+/* ---------------------------------------------------------------- stream.c: breakers */
+
+extern void hf_stream_ended(HfCall *call, int32 queue_id, text *stream, bool success);
+extern bool hf_stream_open(HfCall *call, int32 queue_id, text *stream, TimestampTz *until);
+
+/* ---------------------------------------------------------------- dispatch.c: jobs in the order of their turn */
+
+typedef struct HfDispatch HfDispatch;
+
+extern void hf_dispatch_init(void);
+extern HfDispatch *hf_dispatch_begin(HfCall *call, int32 queue_id, bool execute, bool reconcile);
+extern HfDispatch *hf_dispatch_begin_whole(HfCall *call, int32 queue_id);
+extern HfRow *hf_dispatch_next(HfDispatch *dispatch);
+extern void hf_dispatch_keep(HfDispatch *dispatch);	/* the last one stays where it is: others may want it */
+extern void hf_dispatch_running_until(HfDispatch *dispatch, TimestampTz lease_end);
+extern bool hf_dispatch_end(HfDispatch *dispatch, bool answered_short);
+extern void hf_dispatch_pending(int32 queue_id, bool reconcile, int32 priority, TimestampTz run_after, int64 job_id);
+
+/* ---------------------------------------------------------------- clock.c */
+
+extern TimestampTz hf_clock_now(void);
+extern TimestampTz hf_clock_real(void);
+extern void hf_clock_init(void);
+
+/* ---------------------------------------------------------------- backoff.c: pure functions */
+
+extern int64 hf_backoff_ms(int64 base_ms, double rate, int64 max_ms, int32 failures);
+extern int64 hf_jitter_ms(int64 job_id, int32 failures, int64 window_ms);
+extern uint64 hf_splitmix64(uint64 seed, uint64 n);
+
+/* ---------------------------------------------------------------- key.c: pure functions
+ * text arguments are in the database's encoding; NULL where the SQL value is.
+ */
+extern void hf_intent_key(const text *subject, const text *action_key, const text *scope,
+						  int32 intent_version, pg_uuid_t *key);
+extern void hf_effect_key(const pg_uuid_t *parent, const text *effect, pg_uuid_t *key);
+extern int64 hf_job_seed(const text *id);
+extern bytea *hf_payload_digest(Datum payload);	/* SHA-256 of the canonical form of a jsonb */
+extern char *hf_hex(const bytea *digest);
+
+/* ---------------------------------------------------------------- args.c: bounds of arguments
+ * Each raises 22004 for a NULL that is not allowed and 22023 for a value out
+ * of range, naming the argument.
+ */
+extern text *hf_arg_text(FunctionCallInfo fcinfo, int argno, const char *name, int max_bytes, bool required);
+extern int64 hf_arg_interval_ms(FunctionCallInfo fcinfo, int argno, const char *name, int64 min_ms, int64 max_ms);
+extern TimestampTz hf_arg_timestamp(FunctionCallInfo fcinfo, int argno, const char *name);
+extern int32 hf_arg_int(FunctionCallInfo fcinfo, int argno, const char *name, int32 min, int32 max);
+extern int64 hf_arg_bigint(FunctionCallInfo fcinfo, int argno, const char *name);
+extern pg_uuid_t *hf_arg_uuid(FunctionCallInfo fcinfo, int argno, const char *name);
+extern int hf_arg_choice(FunctionCallInfo fcinfo, int argno, const char *name, const char *const *choices);
+extern int64 hf_interval_ms(const Interval *value, const char *name, int64 min_ms, int64 max_ms);
+extern text *hf_cut_message(text *message);		/* at most HF_MAX_MESSAGE bytes, at a character's boundary */
+
+/* ---------------------------------------------------------------- config.c: settings, as this backend knows them
+ * Read from the tables at first use, dropped when one of them changes
+ * (trigger config_changed).  Pointers are good until the next call of
+ * hf_config_check(), which hf_begin makes.
+ */
+typedef struct HfQueue
+{
+	int32		queue_id;
+	char	   *queue_name;
+	int64		lease_ms;
+	int64		timeout_ms;
+	int64		grace_ms;
+	int64		heartbeat_ms;		/* 0: none */
+	char	   *retry_policy;
+	int32		max_attempts;		/* 0: the policy's */
+	bool		side_effects;
+	bool		reconcile_separate;
+	bool		paused;
+} HfQueue;
+
+extern void hf_config_init(void);
+extern void hf_config_check(void);
+extern MemoryContext hf_config_context(void);
+typedef void (*HfConfigRow) (void *arg, const Datum *values, const bool *nulls);	/* by column enum */
+extern void hf_config_scan(HfTableId table, HfConfigRow row, void *arg);
+extern const HfQueue *hf_queue_by_name(const text *queue_name);	/* 42704 if there is none */
+extern const HfQueue *hf_queue_by_id(int32 queue_id);			/* NULL if there is none */
+extern int64 hf_token_floor(void);
+
+/* ---------------------------------------------------------------- policy.c: retry policies and error rules */
+typedef struct HfPolicy
+{
+	const char *name;
+	int64		base_ms;
+	double		rate;
+	int64		max_ms;
+	int64		jitter_ms;
+	int64		min_ms;
+	int32		max_attempts;
+	bool		lost_lease_counts;
+	int32		max_lost;
+	int64		max_reset_ms;
+	int64		reconcile_ms;
+	int32		reconcile_max;
+} HfPolicy;
+
+typedef enum HfDisposition
+{
+	HF_RETRY, HF_TERMINAL, HF_HONOR_RESET, HF_SUPPRESS
+} HfDisposition;
+
+typedef enum HfSideEffect
+{
+	HF_EFFECT_UNKNOWN, HF_EFFECT_NONE, HF_EFFECT_LANDED
+} HfSideEffect;
+
+typedef struct HfRule
+{
+	const char *name;			/* '(none)' where no rule fits, else policy/class, for the evidence */
+	HfDisposition disposition;
+	HfSideEffect side_effect;
+} HfRule;
+
+extern const HfPolicy *hf_policy(const char *name);	/* NULL if there is none; "default" always is */
+extern const HfPolicy *hf_require_policy(const char *name);	/* 42704 if there is none */
+extern HfRule hf_rule(const char *policy, const char *error_class);
+extern void hf_policy_forget(void);	/* called by config.c when settings changed */
+
+#endif							/* HOLDFAST_H */

@@ -1,0 +1,244 @@
+/*-------------------------------------------------------------------------
+ *
+ * ledger.c
+ *	  The ledger: what is known about each side effect.
+ *
+ * A row is locked after its job's, a parent before its children, children by
+ * key.  A claim never waits here.  hf_ledger_set is the one place that writes
+ * a state, and keeps unknown_effect beside it; which moves are legal is
+ * decided by the callers, from the table in docs/state-machine.md.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "holdfast.h"
+
+#include "access/stratnum.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/snapmgr.h"
+
+/* Find and lock the row of a key.  The caller frees *ledger. */
+HfLedgerLook
+hf_ledger_lock(HfCall *call, const pg_uuid_t *key, bool skip, HfRow **ledger)
+{
+	HfRow	   *row = hf_row_for(hf_open(call, HF_LEDGER));
+
+	*ledger = NULL;
+	if (hf_find_key(row, key))
+	{
+		HfLock		lock = hf_lock(call, row, skip);
+
+		if (lock == HF_LOCKED)
+		{
+			*ledger = row;
+			return HF_LEDGER_HELD;
+		}
+		if (lock == HF_BUSY)
+		{
+			hf_row_free(row);
+			return HF_LEDGER_BUSY;
+		}
+	}
+	hf_row_free(row);
+	return HF_LEDGER_NONE;
+}
+
+bool
+hf_ledger_is(const HfRow *ledger, const char *state)
+{
+	return hf_text_is(hf_get(ledger, LEDGER_STATE), state);
+}
+
+static void
+note_unknown(HfCall *call, const HfRow *ledger)
+{
+	HfTable    *table = hf_open(call, HF_UNKNOWN_EFFECT);
+	HfRow	   *found = hf_row_for(table);
+
+	if (!hf_find_key(found, hf_uuid(ledger, LEDGER_KEY)))
+	{
+		HfRow	   *row = hf_row_new(table);
+
+		hf_set(row, UNKNOWN_KEY, hf_get(ledger, LEDGER_KEY));
+		hf_set(row, UNKNOWN_QUEUE, hf_get(ledger, LEDGER_QUEUE));
+		hf_set(row, UNKNOWN_JOB_ID, hf_get(ledger, LEDGER_JOB_ID));
+		hf_set(row, UNKNOWN_SINCE, TimestampTzGetDatum(call->now));
+		hf_insert(call, row);
+		hf_row_free(row);
+	}
+	hf_row_free(found);
+}
+
+static void
+forget_unknown(HfCall *call, const HfRow *ledger)
+{
+	HfRow	   *row = hf_row_for(hf_open(call, HF_UNKNOWN_EFFECT));
+
+	if (hf_find_key(row, hf_uuid(ledger, LEDGER_KEY)))
+		hf_delete(call, row);
+	hf_row_free(row);
+}
+
+/*
+ * Store a state, and whose it is.  evidence 0 leaves what is there.  The row
+ * must not be set twice in one call.
+ */
+void
+hf_ledger_set(HfCall *call, HfRow *ledger, const HfRow *job, const char *state, Datum evidence)
+{
+	bool		was_unknown = hf_ledger_is(ledger, "unknown");
+	bool		is_unknown = strcmp(state, "unknown") == 0;
+
+	hf_set(ledger, LEDGER_STATE, hf_word(state));
+	hf_set(ledger, LEDGER_CHANGED_AT, TimestampTzGetDatum(call->now));
+	if (job != NULL)
+	{
+		hf_set(ledger, LEDGER_JOB_ID, hf_get(job, JOB_ID));
+		hf_set(ledger, LEDGER_QUEUE, hf_get(job, JOB_QUEUE));
+		hf_set(ledger, LEDGER_ATTEMPT_NUMBER, hf_get(job, JOB_ATTEMPT_NUMBER));
+	}
+	if (evidence != (Datum) 0)
+		hf_set(ledger, LEDGER_EVIDENCE, evidence);
+	if (!hf_update(call, ledger))
+		elog(ERROR, "a locked ledger row was changed by another transaction");
+	if (is_unknown && !was_unknown)
+		note_unknown(call, ledger);
+	else if (was_unknown && !is_unknown)
+		forget_unknown(call, ledger);
+}
+
+/* A row for the intent of a job, not yet stored. */
+HfRow *
+hf_ledger_new(HfCall *call, const HfRow *job, const char *state)
+{
+	HfRow	   *row = hf_row_new(hf_open(call, HF_LEDGER));
+
+	hf_set(row, LEDGER_KEY, hf_get(job, JOB_KEY));
+	hf_set(row, LEDGER_CREATED_AT, TimestampTzGetDatum(call->now));
+	hf_set(row, LEDGER_QUEUE, hf_get(job, JOB_QUEUE));
+	hf_set(row, LEDGER_INTENT_VERSION, hf_get(job, JOB_INTENT_VERSION));
+	hf_set(row, LEDGER_SUBJECT, hf_get(job, JOB_SUBJECT));
+	hf_set(row, LEDGER_ACTION_KEY, hf_get(job, JOB_ACTION_KEY));
+	if (!hf_is_null(job, JOB_SCOPE))
+		hf_set(row, LEDGER_SCOPE, hf_get(job, JOB_SCOPE));
+	hf_set(row, LEDGER_PAYLOAD_DIGEST, hf_get(job, JOB_PAYLOAD_DIGEST));
+	hf_set(row, LEDGER_JOB_ID, hf_get(job, JOB_ID));
+	hf_set(row, LEDGER_ATTEMPT_NUMBER, hf_get(job, JOB_ATTEMPT_NUMBER));
+	hf_set(row, LEDGER_HAS_EFFECTS, BoolGetDatum(false));
+	hf_set(row, LEDGER_CHANGED_AT, TimestampTzGetDatum(call->now));
+	hf_set(row, LEDGER_STATE, hf_word(state));
+	return row;
+}
+
+/* ---------------------------------------------------------------- child effects */
+
+static int
+by_key(const ListCell *a, const ListCell *b)
+{
+	return memcmp(hf_uuid((HfRow *) lfirst(a), LEDGER_KEY), hf_uuid((HfRow *) lfirst(b), LEDGER_KEY), UUID_LEN);
+}
+
+/* The rows of the child effects of an action, in the order of their keys; NIL where there are none. */
+List *
+hf_ledger_children(HfCall *call, const HfRow *ledger, bool lock)
+{
+	HfTable    *table = hf_open(call, HF_LEDGER);
+	List	   *children = NIL;
+	List	   *locked = NIL;
+	ListCell   *lc;
+	ScanKeyData key;
+	IndexScanDesc scan;
+	Snapshot	snapshot;
+	HfRow	   *row;
+
+	if (!hf_bool(ledger, LEDGER_HAS_EFFECTS))
+		return NIL;
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_UUID_EQ, hf_get(ledger, LEDGER_KEY));
+	scan = hf_index_beginscan(table->rel, hf_index(table, "_parent"), snapshot, 1);
+	index_rescan(scan, &key, 1, NULL, 0);
+	row = hf_row_for(table);
+	while (index_getnext_slot(scan, ForwardScanDirection, row->stored))
+	{
+		hf_row_load(row);
+		children = lappend(children, row);
+		row = hf_row_for(table);
+	}
+	hf_row_free(row);
+	index_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	list_sort(children, by_key);
+	if (!lock)
+		return children;
+	foreach(lc, children)
+	{
+		/* the parent is locked, and whoever changes a child locks the parent first */
+		if (hf_lock(call, lfirst(lc), false) == HF_LOCKED)
+			locked = lappend(locked, lfirst(lc));
+	}
+	return locked;
+}
+
+/*
+ * The attempt ended without success: child effects that were started are
+ * unknown now.  Returns how many are unknown.
+ */
+int
+hf_ledger_fail_children(HfCall *call, const HfRow *ledger, const HfRow *job)
+{
+	int			unknown = 0;
+	ListCell   *lc;
+
+	foreach(lc, hf_ledger_children(call, ledger, true))
+	{
+		HfRow	   *child = lfirst(lc);
+
+		if (hf_ledger_is(child, "started"))
+			hf_ledger_set(call, child, job, "unknown", (Datum) 0);
+		if (hf_ledger_is(child, "unknown"))
+			unknown++;
+	}
+	return unknown;
+}
+
+/* Whether a child effect is started or unknown; *unknown: one is unknown. */
+bool
+hf_ledger_open_child(HfCall *call, const HfRow *ledger, bool *unknown)
+{
+	bool		open = false;
+	ListCell   *lc;
+
+	*unknown = false;
+	foreach(lc, hf_ledger_children(call, ledger, true))
+	{
+		if (hf_ledger_is(lfirst(lc), "unknown"))
+			open = *unknown = true;
+		else if (hf_ledger_is(lfirst(lc), "started"))
+			open = true;
+	}
+	return open;
+}
+
+/* {"charge": {"state": ..., "key": ..., "evidence": ...}, ...}, or 0 where there are none */
+Datum
+hf_ledger_effects(HfCall *call, const HfRow *ledger)
+{
+	HfDetail	all = {0};
+	ListCell   *lc;
+
+	if (ledger == NULL)
+		return (Datum) 0;
+	foreach(lc, hf_ledger_children(call, ledger, false))
+	{
+		HfRow	   *child = lfirst(lc);
+		HfDetail	one = {0};
+
+		hf_detail_text(&one, "state", hf_text(child, LEDGER_STATE));
+		hf_detail_cstring(&one, "idempotency_key",
+						  DatumGetCString(DirectFunctionCall1(uuid_out, hf_get(child, LEDGER_KEY))));
+		if (!hf_is_null(child, LEDGER_EVIDENCE))
+			hf_detail_jsonb(&one, "evidence", DatumGetJsonbP(hf_get(child, LEDGER_EVIDENCE)));
+		hf_detail_jsonb(&all, text_to_cstring(hf_text(child, LEDGER_EFFECT)), DatumGetJsonbP(hf_detail_end(&one)));
+	}
+	return hf_detail_end(&all);
+}

@@ -1,0 +1,479 @@
+/*-------------------------------------------------------------------------
+ *
+ * operate.c
+ *	  What operators do: cancel, purge, redrive, pause, resume.
+ *
+ * Every one leaves evidence of who asked and why.  A job never vanishes while
+ * its ledger says unknown: it is kept in dead_job as unresolved, where it can
+ * be settled or redriven.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "holdfast.h"
+
+#include "access/stratnum.h"
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+#include "utils/snapmgr.h"
+
+#define PURGE_AT_ONCE 1000
+
+PG_FUNCTION_INFO_V1(holdfast_cancel);
+PG_FUNCTION_INFO_V1(holdfast_purge_queue);
+PG_FUNCTION_INFO_V1(holdfast_redrive);
+PG_FUNCTION_INFO_V1(holdfast_redrive_queue);
+PG_FUNCTION_INFO_V1(holdfast_pause_queue);
+PG_FUNCTION_INFO_V1(holdfast_resume_queue);
+
+/* Who asked, and why. */
+static void
+detail_operator(HfDetail *detail, const text *reason)
+{
+	hf_detail_cstring(detail, "by", GetUserNameFromId(GetUserId(), false));
+	hf_detail_text(detail, "reason", reason);
+}
+
+/* ---------------------------------------------------------------- cancel, purge */
+
+/* Note on a running job that it is to end at its next report or its lease's end. */
+static void
+request_cancel(HfCall *call, HfRow *job, text *reason)
+{
+	HfEvent		event;
+	HfDetail	detail = {0};
+
+	if (!hf_is_null(job, JOB_CANCEL_REQUESTED_AT))
+		return;
+	hf_set(job, JOB_CANCEL_REQUESTED_AT, TimestampTzGetDatum(call->now));
+	hf_event_init(call, &event, "action_cancel_requested", job);
+	detail_operator(&detail, reason);
+	hf_event_set(&event, EVENT_DETAIL, hf_detail_end(&detail));
+	hf_event_add(call, &event);
+	if (!hf_update(call, job))
+		elog(ERROR, "a locked row was changed by another transaction");
+}
+
+/*
+ * End a live job now, whatever its state; the caller has locked it.  Returns
+ * whether it is kept as dead, since its effect is or becomes unknown.
+ */
+static bool
+end_now(HfCall *call, HfRow *job, const char *kind, text *reason)
+{
+	HfRow	   *ledger = NULL;
+	bool		running = !hf_is_null(job, JOB_LEASE_ID);
+	bool		unknown = false;
+	int			unknown_children;
+	HfEvent		event;
+	HfDetail	detail = {0};
+
+	if (hf_bool(job, JOB_SIDE_EFFECTS))
+		hf_ledger_lock(call, hf_uuid(job, JOB_KEY), false, &ledger);
+	if (ledger != NULL && hf_int64(ledger, LEDGER_JOB_ID) == hf_int64(job, JOB_ID))
+	{
+		unknown_children = hf_ledger_fail_children(call, ledger, job);
+		if (running && hf_ledger_is(ledger, "started"))
+			hf_ledger_set(call, ledger, job, "unknown", (Datum) 0);
+		unknown = hf_ledger_is(ledger, "unknown") || unknown_children > 0;
+	}
+	if (running)
+		hf_event_end_of_attempt(call, &event, kind, "cancelled", job);
+	else
+		hf_event_init(call, &event, kind, job);
+	hf_event_set_enqueued(&event, job);
+	if (ledger != NULL)
+		hf_event_copy(&event, EVENT_SIDE_EFFECT_STATE, ledger, LEDGER_STATE);
+	detail_operator(&detail, reason);
+	hf_detail_cstring(&detail, "decision", unknown ? "dead" : "cancelled");
+	hf_event_set(&event, EVENT_DETAIL, hf_detail_end(&detail));
+	hf_event_add(call, &event);
+	if (unknown)
+		hf_job_die(call, job, "unresolved");
+	else
+		hf_job_gone(call, job);
+	if (ledger != NULL)
+		hf_row_free(ledger);
+	return unknown;
+}
+
+/*
+ * holdfast.cancel(job_id bigint, reason text => null, force boolean => false) returns text
+ *
+ * cancelled | requested (running: at its next report or lease's end) | dead
+ * (the effect is unknown: kept as unresolved) | unknown_job.  For operators.
+ */
+Datum
+holdfast_cancel(PG_FUNCTION_ARGS)
+{
+	HfCall		call;
+	int64		job_id = hf_arg_bigint(fcinfo, 0, "job_id");
+	text	   *reason = hf_arg_text(fcinfo, 1, "reason", HF_MAX_TEXT, false);
+	bool		force = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
+	HfRow	   *job;
+	const char *outcome = "unknown_job";
+
+	hf_begin(&call, "cancel", true);
+	job = hf_row_for(hf_open(&call, HF_JOB));
+	if (hf_find_job(job, job_id) && hf_is_granted_id(hf_int32(job, JOB_QUEUE), HF_OPERATOR) &&
+		hf_lock(&call, job, false) == HF_LOCKED)
+	{
+		call.now = hf_clock_now();
+		if (!hf_is_null(job, JOB_LEASE_ID) && !force)
+		{
+			request_cancel(&call, job, reason);
+			outcome = "requested";
+		}
+		else
+			outcome = end_now(&call, job, "action_cancelled", reason) ? "dead" : "cancelled";
+	}
+	hf_row_free(job);
+	hf_end(&call);
+	PG_RETURN_TEXT_P(cstring_to_text(outcome));
+}
+
+static int
+by_id(const void *a, const void *b)
+{
+	int64		x = *(const int64 *) a;
+	int64		y = *(const int64 *) b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* Up to "max" ids of rows of a queue, from an index that begins with the queue. */
+static int
+ids_of_queue(HfTable *table, Relation index, int32 queue_id, bool (*wanted) (HfRow *row, void *arg), void *arg,
+			 int64 **ids, int max)
+{
+	HfRow	   *row = hf_row_for(table);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	ScanKeyData key;
+	IndexScanDesc scan;
+	int			n = 0;
+
+	*ids = palloc(sizeof(int64) * max);
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue_id));
+	scan = hf_index_beginscan(table->rel, index, snapshot, 1);
+	index_rescan(scan, &key, 1, NULL, 0);
+	while (n < max && index_getnext_slot(scan, ForwardScanDirection, row->stored))
+	{
+		CHECK_FOR_INTERRUPTS();
+		hf_row_load(row);
+		if (wanted(row, arg))
+			(*ids)[n++] = hf_int64(row, JOB_ID);
+	}
+	index_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	hf_row_free(row);
+	qsort(*ids, n, sizeof(int64), by_id);
+	return n;
+}
+
+static bool
+may_purge(HfRow *job, void *arg)
+{
+	return *(bool *) arg || hf_is_null(job, JOB_LEASE_ID);
+}
+
+/*
+ * holdfast.purge_queue(queue_name text, include_running boolean => false) returns bigint
+ *
+ * End every live job of the queue, each on record; how many.  Running jobs
+ * stay unless include_running, which makes their ledger unknown.  For
+ * operators.
+ */
+Datum
+holdfast_purge_queue(PG_FUNCTION_ARGS)
+{
+	HfCall		call;
+	text	   *name = hf_arg_text(fcinfo, 0, "queue_name", HF_MAX_NAME, true);
+	bool		include_running = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
+	const HfQueue *queue;
+	int64		purged = 0;
+	int64	   *ids;
+	int			n;
+
+	hf_begin(&call, "purge_queue", true);
+	queue = hf_queue_by_name(name);
+	hf_check_granted(queue, HF_OPERATOR);
+	do
+	{
+		HfTable    *table = hf_open(&call, HF_JOB);
+		int64		before = purged;
+
+		n = ids_of_queue(table, hf_index(table, "_dispatch"), queue->queue_id, may_purge, &include_running, &ids, PURGE_AT_ONCE);
+		for (int i = 0; i < n; i++)
+		{
+			HfRow	   *job = hf_row_for(table);
+
+			CHECK_FOR_INTERRUPTS();
+			if (hf_find_job(job, ids[i]) && hf_lock(&call, job, false) == HF_LOCKED && may_purge(job, &include_running))
+			{
+				end_now(&call, job, "action_purged", NULL);
+				purged++;
+			}
+			hf_row_free(job);
+		}
+		hf_events_flush(&call);
+		CommandCounterIncrement();
+		pfree(ids);
+		if (purged == before)
+			break;
+	} while (n == PURGE_AT_ONCE);
+	hf_end(&call);
+	PG_RETURN_INT64(purged);
+}
+
+/* ---------------------------------------------------------------- redrive */
+
+typedef enum Redriven
+{
+	REDRIVEN, REDRIVE_GONE, REDRIVE_COMMITTED, REDRIVE_LIVE
+} Redriven;
+
+/* Put a dead job back, locked and loaded; what keeps it from that is answered, *other names a live job. */
+static Redriven
+redrive_one(HfCall *call, HfRow *dead, text *reason, int64 *other)
+{
+	HfRow	   *job = hf_row_new(hf_open(call, HF_JOB));
+	HfRow	   *live = hf_row_for(hf_open(call, HF_JOB));
+	HfRow	   *ledger = NULL;
+	const char *mode = "execute";
+	bool		unknown_child = false;
+	HfEvent		event;
+	HfDetail	detail = {0};
+	static const int zeroed[] = {JOB_FAILURES, JOB_RECONCILES, JOB_LOSSES, JOB_RESUMES};
+	static const int cleared[] = {JOB_CANCEL_REQUESTED_AT, JOB_FINAL_REASON};
+
+	hf_row_copy(job, dead, JOB_NCOLUMNS);
+	if (hf_bool(job, JOB_SIDE_EFFECTS))
+		hf_ledger_lock(call, hf_uuid(job, JOB_KEY), false, &ledger);
+	else if (hf_find_live_key(live, hf_uuid(job, JOB_KEY)))
+	{
+		*other = hf_int64(live, JOB_ID);
+		return REDRIVE_LIVE;
+	}
+	if (ledger != NULL)
+	{
+		if (hf_ledger_is(ledger, "committed"))
+			return REDRIVE_COMMITTED;
+		if (hf_int64(ledger, LEDGER_JOB_ID) != hf_int64(job, JOB_ID) && hf_find_job(live, hf_int64(ledger, LEDGER_JOB_ID)))
+		{
+			*other = hf_int64(ledger, LEDGER_JOB_ID);
+			return REDRIVE_LIVE;
+		}
+		hf_ledger_open_child(call, ledger, &unknown_child);
+		if (hf_ledger_is(ledger, "unknown") || unknown_child)
+			mode = "reconcile";
+		hf_ledger_set(call, ledger, job, hf_ledger_is(ledger, "failed_terminal") ? "planned" :
+					  hf_ledger_is(ledger, "unknown") ? "unknown" :
+					  hf_ledger_is(ledger, "planned") ? "planned" : "failed_retryable", (Datum) 0);
+	}
+	for (int i = 0; i < lengthof(zeroed); i++)
+		hf_set(job, zeroed[i], Int32GetDatum(0));
+	for (int i = 0; i < lengthof(cleared); i++)
+		hf_set_null(job, cleared[i]);
+	if (!hf_is_null(job, JOB_GIVE_UP_AT) && hf_time(job, JOB_GIVE_UP_AT) <= call->now)
+	{
+		hf_detail_time(&detail, "give_up_at_cleared", hf_time(job, JOB_GIVE_UP_AT));
+		hf_set_null(job, JOB_GIVE_UP_AT);
+	}
+	hf_set(job, JOB_MODE, hf_word(mode));
+	hf_set(job, JOB_STATUS, hf_word("pending"));
+	hf_set(job, JOB_RUN_AFTER, TimestampTzGetDatum(hf_not_before(call->now)));
+
+	hf_event_init(call, &event, "action_redriven", job);
+	hf_event_set(&event, EVENT_NEXT_NOT_BEFORE, hf_get(job, JOB_RUN_AFTER));
+	if (ledger != NULL)
+		hf_event_copy(&event, EVENT_SIDE_EFFECT_STATE, ledger, LEDGER_STATE);
+	detail_operator(&detail, reason);
+	hf_detail_text(&detail, "was_dead_by", hf_text(dead, DEAD_REASON));
+	hf_detail_int(&detail, "failures_before", hf_int32(dead, JOB_FAILURES));
+	hf_event_set(&event, EVENT_DETAIL, hf_detail_end(&detail));
+	hf_event_add(call, &event);
+	hf_insert(call, job);
+	if (!hf_delete(call, dead))
+		elog(ERROR, "a locked row was changed by another transaction");
+	hf_dispatch_pending(hf_int32(job, JOB_QUEUE), strcmp(mode, "reconcile") == 0, hf_int32(job, JOB_PRIORITY),
+						hf_time(job, JOB_RUN_AFTER), hf_int64(job, JOB_ID));
+	return REDRIVEN;
+}
+
+/*
+ * holdfast.redrive(job_id bigint, reason text) returns setof (outcome text, job_id bigint)
+ *
+ * Put a dead job back, due now; attempt_number goes on, the counters begin
+ * again.  For operators.  Errors: JQ004 if its key is committed, has another
+ * live job, or its queue is gone; 22004 without a reason.
+ */
+Datum
+holdfast_redrive(PG_FUNCTION_ARGS)
+{
+	HfCall		call;
+	int64		job_id = hf_arg_bigint(fcinfo, 0, "job_id");
+	text	   *reason = hf_arg_text(fcinfo, 1, "reason", HF_MAX_TEXT, true);
+	HfRow	   *dead;
+	Datum		values[2] = {hf_word("unknown_job"), Int64GetDatum(job_id)};
+	bool		nulls[2] = {false, true};
+	int64		other = 0;
+
+	hf_begin(&call, "redrive", true);
+	dead = hf_row_for(hf_open(&call, HF_DEAD_JOB));
+	if (hf_find_job(dead, job_id) && hf_is_granted_id(hf_int32(dead, JOB_QUEUE), HF_OPERATOR) &&
+		hf_lock(&call, dead, false) == HF_LOCKED)
+	{
+		Redriven	result = REDRIVE_GONE;
+
+		call.now = hf_clock_now();
+		if (hf_queue_by_id(hf_int32(dead, JOB_QUEUE)) != NULL)
+			result = redrive_one(&call, dead, reason, &other);
+		if (result != REDRIVEN)
+		{
+			hf_remember_job_refusal(&call, dead, ERRCODE_HF_ILLEGAL_TRANSITION, "redrive");
+			ereport(ERROR,
+					(errcode(ERRCODE_HF_ILLEGAL_TRANSITION),
+					 errmsg("job " INT64_FORMAT " cannot be redriven", job_id),
+					 result == REDRIVE_COMMITTED ? errdetail("Its side effect has landed already.") :
+					 result == REDRIVE_LIVE ? errdetail("Job " INT64_FORMAT " of the same intent is live.", other) :
+					 errdetail("Its queue has been dropped."),
+					 errhint("Another intent needs another intent_version or scope: enqueue it.")));
+		}
+		values[0] = hf_word("redriven");
+		nulls[1] = false;
+	}
+	hf_answer_row(fcinfo, values, nulls);
+	hf_row_free(dead);
+	hf_end(&call);
+	return (Datum) 0;
+}
+
+typedef struct RedriveFilter
+{
+	text	   *action_key;
+	text	   *error_class;
+	TimestampTz since;			/* or 0 */
+} RedriveFilter;
+
+static bool
+text_matches(HfRow *row, int column, text *wanted)
+{
+	return wanted == NULL ||
+		(!hf_is_null(row, column) &&
+		 DatumGetBool(DirectFunctionCall2Coll(texteq, C_COLLATION_OID, hf_get(row, column), PointerGetDatum(wanted))));
+}
+
+static bool
+passes_filter(HfRow *dead, void *arg)
+{
+	RedriveFilter *f = arg;
+
+	return text_matches(dead, JOB_ACTION_KEY, f->action_key) &&
+		text_matches(dead, JOB_LAST_ERROR_CLASS, f->error_class) &&
+		(f->since == 0 || hf_time(dead, DEAD_ENDED_AT) >= f->since);
+}
+
+/*
+ * holdfast.redrive_queue(queue_name text, reason text, action_key text => null,
+ *						  error_class text => null, since timestamptz => null, max int => 1000)
+ *		returns setof (redriven bigint, skipped bigint)
+ *
+ * redrive by filter, oldest first; jobs whose key is committed or has another
+ * live job are skipped and counted.  For operators.
+ */
+Datum
+holdfast_redrive_queue(PG_FUNCTION_ARGS)
+{
+	HfCall		call;
+	text	   *name = hf_arg_text(fcinfo, 0, "queue_name", HF_MAX_NAME, true);
+	text	   *reason = hf_arg_text(fcinfo, 1, "reason", HF_MAX_TEXT, true);
+	RedriveFilter filter = {hf_arg_text(fcinfo, 2, "action_key", HF_MAX_NAME, false),
+	hf_arg_text(fcinfo, 3, "error_class", HF_MAX_NAME, false),
+	PG_ARGISNULL(4) ? 0 : hf_arg_timestamp(fcinfo, 4, "since")};
+	int			max = hf_arg_int(fcinfo, 5, "max", 1, 1000000);
+	const HfQueue *queue;
+	HfTable    *table;
+	int64	   *ids;
+	int			n;
+	int64		redriven = 0;
+	int64		skipped = 0;
+	Datum		values[2];
+	bool		nulls[2] = {false, false};
+
+	hf_begin(&call, "redrive_queue", true);
+	queue = hf_queue_by_name(name);
+	hf_check_granted(queue, HF_OPERATOR);
+	table = hf_open(&call, HF_DEAD_JOB);
+	n = ids_of_queue(table, hf_index(table, "_queue"), queue->queue_id, passes_filter, &filter, &ids, max);
+	for (int i = 0; i < n; i++)
+	{
+		HfRow	   *dead = hf_row_for(table);
+		int64		other;
+
+		CHECK_FOR_INTERRUPTS();
+		if (hf_find_job(dead, ids[i]) && hf_lock(&call, dead, false) == HF_LOCKED)
+		{
+			call.now = hf_clock_now();
+			if (redrive_one(&call, dead, reason, &other) == REDRIVEN)
+				redriven++;
+			else
+				skipped++;
+		}
+		hf_row_free(dead);
+	}
+	values[0] = Int64GetDatum(redriven);
+	values[1] = Int64GetDatum(skipped);
+	hf_answer_row(fcinfo, values, nulls);
+	hf_end(&call);
+	return (Datum) 0;
+}
+
+/* ---------------------------------------------------------------- pause, resume */
+
+static Datum
+set_paused(FunctionCallInfo fcinfo, const char *function, bool paused)
+{
+	HfCall		call;
+	text	   *name = hf_arg_text(fcinfo, 0, "queue_name", HF_MAX_NAME, true);
+	text	   *reason = hf_arg_text(fcinfo, 1, "reason", HF_MAX_TEXT, false);
+	const HfQueue *queue;
+	HfRow	   *row;
+
+	hf_begin(&call, function, true);
+	queue = hf_queue_by_name(name);
+	hf_check_granted(queue, HF_OPERATOR);
+	row = hf_row_for(hf_open(&call, HF_QUEUE));
+	if (hf_find_queue(row, queue->queue_id) && hf_lock(&call, row, false) == HF_LOCKED)
+	{
+		hf_set(row, QUEUE_PAUSED, BoolGetDatum(paused));
+		if (paused && reason != NULL)
+			hf_set(row, QUEUE_PAUSE_REASON, PointerGetDatum(reason));
+		else
+			hf_set_null(row, QUEUE_PAUSE_REASON);
+		hf_update(&call, row);
+		CacheInvalidateRelcache(row->table->rel);
+	}
+	hf_row_free(row);
+	hf_end(&call);
+	PG_RETURN_VOID();
+}
+
+/*
+ * holdfast.pause_queue(queue_name text, reason text => null) returns void
+ *
+ * Hand out no more jobs of the queue; what runs goes on.  For operators.
+ */
+Datum
+holdfast_pause_queue(PG_FUNCTION_ARGS)
+{
+	return set_paused(fcinfo, "pause_queue", true);
+}
+
+/* holdfast.resume_queue(queue_name text, reason text => null) returns void */
+Datum
+holdfast_resume_queue(PG_FUNCTION_ARGS)
+{
+	return set_paused(fcinfo, "resume_queue", false);
+}

@@ -1,0 +1,844 @@
+/*-------------------------------------------------------------------------
+ *
+ * settle.c
+ *	  Reports under a lease: complete, fail, schedule_retry, snooze, release.
+ *
+ * A report of the past counts under the job's own lease as long as nobody has
+ * noted that lease's end.  Anything else changes nothing, does not raise, and
+ * is on record: stale, duplicate, conflict or unknown_job.  Workers that write
+ * rows of their own in the same transaction ask for strict, and get JQ001.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "holdfast.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/tuplestore.h"
+
+PG_FUNCTION_INFO_V1(holdfast_complete);
+PG_FUNCTION_INFO_V1(holdfast_complete_batch);
+PG_FUNCTION_INFO_V1(holdfast_fail);
+PG_FUNCTION_INFO_V1(holdfast_schedule_retry);
+PG_FUNCTION_INFO_V1(holdfast_snooze);
+PG_FUNCTION_INFO_V1(holdfast_release);
+
+/* ---------------------------------------------------------------- finding what a report is about */
+
+static void
+settle_init(HfSettle *s, HfCall *call, const char *function, int64 job_id, pg_uuid_t *lease_id)
+{
+	memset(s, 0, sizeof(HfSettle));
+	s->call = call;
+	s->function = function;
+	s->job_id = job_id;
+	s->lease_id = lease_id;
+}
+
+/* Arguments 0 and 1 are job_id and lease_id. */
+void
+hf_settle_begin(HfSettle *s, HfCall *call, FunctionCallInfo fcinfo, const char *function)
+{
+	hf_begin(call, function, true);
+	settle_init(s, call, function, hf_arg_bigint(fcinfo, 0, "job_id"), hf_arg_uuid(fcinfo, 1, "lease_id"));
+}
+
+static void
+release_rows(HfSettle *s)
+{
+	if (s->ledger != NULL)
+		hf_row_free(s->ledger);
+	if (s->job != NULL)
+		hf_row_free(s->job);
+	s->job = s->ledger = NULL;
+}
+
+void
+hf_settle_end(HfSettle *s)
+{
+	release_rows(s);
+	hf_end(s->call);
+}
+
+static void
+lease_lost(HfSettle *s, const HfEvent *of, const char *outcome)
+{
+	if (of != NULL)
+		hf_remember_refusal(s->call, of, ERRCODE_HF_LEASE_LOST, s->function);
+	ereport(ERROR,
+			(errcode(ERRCODE_HF_LEASE_LOST),
+			 errmsg("the lease on job " INT64_FORMAT " is not current", s->job_id),
+			 errdetail("The report would have been answered %s.", outcome),
+			 errhint("Roll back; another worker has the job, or its end is on record: see holdfast.outcome().")));
+}
+
+/* Put a report that changes nothing on record. */
+static const char *
+record(HfSettle *s, const HfEvent *of, const char *kind, const char *outcome, const char *why)
+{
+	HfEvent		event;
+	HfDetail	detail = {0};
+
+	if (s->strict)
+		lease_lost(s, of, outcome);
+	hf_event_follow(s->call, &event, kind, of);
+	hf_event_set(&event, EVENT_LEASE_ID, UUIDPGetDatum(s->lease_id));
+	hf_event_set(&event, EVENT_WORKER_RESULT, CStringGetTextDatum(s->function));
+	hf_detail_cstring(&detail, "report", s->function);
+	hf_detail_cstring(&detail, "outcome", outcome);
+	hf_detail_cstring(&detail, "because", why);
+	hf_event_set(&event, EVENT_DETAIL, hf_detail_end(&detail));
+	hf_event_add(s->call, &event);
+	hf_event_finding(s->call, outcome, &event);
+	return outcome;
+}
+
+/* The lease is the job's own, but this call grants the future, and the lease is over. */
+const char *
+hf_settle_stale(HfSettle *s, const char *why)
+{
+	HfEvent		of;
+
+	hf_event_init(s->call, &of, "action_attempt_started", s->job);
+	if (!s->strict && strcmp(s->function, "heartbeat") == 0)
+	{
+		s->history = palloc(sizeof(HfHistory));
+		if (hf_history(s->call, s->job_id, s->lease_id, s->history) && s->history->stale_seen)
+			return "stale";
+	}
+	return record(s, &of, "action_stale_report", "stale", why);
+}
+
+/* The end of this attempt is on record: the same report again, or another. */
+const char *
+hf_settle_repeat(HfSettle *s, bool same)
+{
+	return record(s, &s->history->end, "action_duplicate_report", same ? "duplicate" : "conflict",
+				  same ? "the same report is on record" : "another report under this lease is on record");
+}
+
+/* The lease is not current: what do the events say of it? */
+static const char *
+look_back(HfSettle *s)
+{
+	HfHistory  *h = s->history = palloc(sizeof(HfHistory));
+	const HfEvent *of;
+	bool		known = hf_history(s->call, s->job_id, s->lease_id, h);
+
+	if (!known || !hf_is_granted_id(DatumGetInt32(h->last.value[EVENT_QUEUE]), HF_WORKER))
+	{
+		if (s->strict)
+			lease_lost(s, NULL, "unknown_job");
+		return "unknown_job";
+	}
+	if (h->known && h->ended && !hf_text_is(h->end.value[EVENT_KIND], "action_attempt_lost") &&
+		strcmp(s->function, "heartbeat") != 0 && strcmp(s->function, "assert_lease") != 0)
+		return "reported";
+	if (strcmp(s->function, "heartbeat") == 0 && h->stale_seen)
+		return "stale";
+	of = h->known ? &h->started : &h->last;
+	if (DatumGetTimestampTz(h->last.value[EVENT_AT]) > DatumGetTimestampTz(of->value[EVENT_AT]))
+	{
+		HfEvent    *later = palloc(sizeof(HfEvent));
+
+		*later = *of;
+		hf_event_set(later, EVENT_AT, h->last.value[EVENT_AT]);
+		of = later;
+	}
+	return record(s, of, "action_stale_report", "stale",
+				  !h->known ? "the lease was never granted for this job" :
+				  h->ended ? "the lease's end is on record" : "another lease holds the job");
+}
+
+/*
+ * Find the job and see whose lease it has.  NULL: the lease is the job's own,
+ * and the job is locked.  Else the answer; "reported" when the end of the
+ * attempt is on record and the caller is to compare (hf_settle_repeat).
+ */
+const char *
+hf_settle_find(HfSettle *s, HfFind how)
+{
+	HfLock		lock;
+
+	s->job = hf_row_for(hf_open(s->call, HF_JOB));
+	if (!hf_find_job(s->job, s->job_id))
+		goto past;
+	if (!hf_is_granted_id(hf_int32(s->job, JOB_QUEUE), HF_WORKER))
+	{
+		release_rows(s);
+		if (s->strict)
+			lease_lost(s, NULL, "unknown_job");
+		return "unknown_job";
+	}
+	lock = hf_lock(s->call, s->job, how == HF_FIND_SKIP);
+	if (lock == HF_GONE)
+		goto past;
+	if (how != HF_FIND_SKIP)
+		s->call->now = hf_clock_now();	/* there may have been a wait */
+	if (hf_is_null(s->job, JOB_LEASE_ID) || memcmp(hf_uuid(s->job, JOB_LEASE_ID), s->lease_id, UUID_LEN) != 0)
+		goto past;
+	if (lock == HF_BUSY)
+		return "held";
+	s->queue = hf_queue_by_id(hf_int32(s->job, JOB_QUEUE));
+	if (how == HF_FIND_SETTLE)
+		hf_lease_check_committed(s->call, s->job, s->function);
+	return NULL;
+
+past:
+	release_rows(s);
+	return look_back(s);
+}
+
+/* Lock the ledger row of the job, if it has side effects. */
+void
+hf_settle_ledger(HfSettle *s)
+{
+	if (hf_bool(s->job, JOB_SIDE_EFFECTS))
+		hf_ledger_lock(s->call, hf_uuid(s->job, JOB_KEY), false, &s->ledger);
+}
+
+/* ---------------------------------------------------------------- answers */
+
+/* One row of a function that returns a set of a named type. */
+Datum
+hf_answer_row(FunctionCallInfo fcinfo, Datum *values, bool *nulls)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	InitMaterializedSRF(fcinfo, 0);
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	return (Datum) 0;
+}
+
+#define DECISION_COLUMNS 11
+
+static Datum
+answer_decision(FunctionCallInfo fcinfo, const HfDecision *d)
+{
+	Datum		values[DECISION_COLUMNS];
+	bool		nulls[DECISION_COLUMNS];
+	bool		bare = d->attempt_number == 0;	/* nothing is known */
+	int			i = 0;
+
+#define PUT(is_null, datum) (nulls[i] = (is_null), values[i] = nulls[i] ? (Datum) 0 : (datum), i++)
+	PUT(false, CStringGetTextDatum(d->decision));
+	PUT(d->reason == NULL, CStringGetTextDatum(d->reason));
+	PUT(d->rule == NULL, CStringGetTextDatum(d->rule));
+	PUT(d->retry_policy == NULL, CStringGetTextDatum(d->retry_policy));
+	PUT(d->next_not_before == 0, Int64GetDatum(d->delay_ms));
+	PUT(d->next_not_before == 0, Int64GetDatum(d->jitter_ms));
+	PUT(d->next_not_before == 0, TimestampTzGetDatum(d->next_not_before));
+	PUT(bare, Int32GetDatum(d->attempt_number));
+	PUT(bare, Int32GetDatum(d->failures));
+	PUT(bare, Int32GetDatum(d->max_attempts));
+	PUT(d->because == NULL, CStringGetTextDatum(d->because));
+#undef PUT
+	return hf_answer_row(fcinfo, values, nulls);
+}
+
+static char *
+detail_string(const HfEvent *event, const char *key)
+{
+	JsonbValue	value;
+
+	if (event->null[EVENT_DETAIL] || !JB_ROOT_IS_OBJECT(DatumGetJsonbP(event->value[EVENT_DETAIL])))
+		return NULL;
+	if (getKeyJsonValueFromContainer(&DatumGetJsonbP(event->value[EVENT_DETAIL])->root, key, strlen(key), &value) == NULL ||
+		value.type != jbvString)
+		return NULL;
+	return pnstrdup(value.val.string.val, value.val.string.len);
+}
+
+static int64
+event_int64(const HfEvent *event, int column, int64 missing)
+{
+	return event->null[column] ? missing : DatumGetInt64(event->value[column]);
+}
+
+/* The first decision again, from its event. */
+static void
+decision_of(const HfHistory *h, HfDecision *d)
+{
+	const HfEvent *e = h->decided ? &h->decision : &h->end;
+
+	d->reason = detail_string(e, "reason");
+	d->rule = detail_string(e, "rule");
+	d->because = detail_string(e, "because");
+	d->retry_policy = e->null[EVENT_RETRY_POLICY] ? NULL : TextDatumGetCString(e->value[EVENT_RETRY_POLICY]);
+	d->delay_ms = event_int64(e, EVENT_DELAY_MS, -1);
+	d->jitter_ms = event_int64(e, EVENT_JITTER_MS, 0);
+	d->next_not_before = event_int64(e, EVENT_NEXT_NOT_BEFORE, 0);
+	d->attempt_number = DatumGetInt32(e->value[EVENT_ATTEMPT_NUMBER]);
+	d->failures = e->null[EVENT_FAILURES] ? 0 : DatumGetInt32(e->value[EVENT_FAILURES]);
+	d->max_attempts = e->null[EVENT_MAX_ATTEMPTS] ? 0 : DatumGetInt32(e->value[EVENT_MAX_ATTEMPTS]);
+}
+
+static bool
+same_text(const HfEvent *event, int column, const text *value)
+{
+	if (event->null[column] || value == NULL)
+		return event->null[column] == (value == NULL);
+	return DatumGetBool(DirectFunctionCall2Coll(texteq, C_COLLATION_OID, event->value[column], PointerGetDatum(value)));
+}
+
+static Jsonb *
+detail_jsonb(const HfEvent *event, const char *key)
+{
+	JsonbValue	value;
+
+	if (event->null[EVENT_DETAIL] ||
+		getKeyJsonValueFromContainer(&DatumGetJsonbP(event->value[EVENT_DETAIL])->root, key, strlen(key), &value) == NULL)
+		return NULL;
+	return JsonbValueToJsonb(&value);
+}
+
+static bool
+same_jsonb(Jsonb *a, Jsonb *b)
+{
+	if (a == NULL || b == NULL)
+		return a == b;
+	return compareJsonbContainers(&a->root, &b->root) == 0;
+}
+
+/* ---------------------------------------------------------------- complete */
+
+/*
+ * Complete one job: the outcome.  result is jsonb, or 0.
+ */
+const char *
+hf_complete_one(HfSettle *s, Datum result)
+{
+	HfCall	   *call = s->call;
+	const char *outcome = hf_settle_find(s, HF_FIND_SETTLE);
+	Jsonb	   *given = result ? DatumGetJsonbP(result) : NULL;
+	HfEvent		event;
+	HfDetail	detail = {0};
+	bool		unknown = false;
+
+	if (outcome != NULL)
+	{
+		if (strcmp(outcome, "reported") != 0)
+			return outcome;
+		/* a success under this lease is what this report says too, also if reconcile said it first */
+		return hf_settle_repeat(s, (hf_text_is(s->history->end.value[EVENT_KIND], "action_attempt_succeeded") &&
+									same_jsonb(detail_jsonb(&s->history->end, "result"), given)) ||
+								(hf_text_is(s->history->end.value[EVENT_KIND], "action_reconciled") &&
+								 hf_text_is(s->history->end.value[EVENT_WORKER_RESULT], "landed")));
+	}
+	hf_settle_ledger(s);
+	if (hf_text_is(hf_get(s->job, JOB_MODE), "reconcile") ||
+		(s->ledger != NULL && hf_bool(s->ledger, LEDGER_HAS_EFFECTS) && hf_ledger_open_child(call, s->ledger, &unknown)))
+	{
+		hf_remember_job_refusal(call, s->job, ERRCODE_HF_RECONCILE_FIRST, "complete");
+		ereport(ERROR,
+				(errcode(ERRCODE_HF_RECONCILE_FIRST),
+				 errmsg("job " INT64_FORMAT " cannot be completed before its side effect is reconciled", s->job_id),
+				 errdetail("The ledger says that the outcome of %s is not known.",
+						   unknown ? "a child effect" : "the effect, or of a child effect,"),
+				 errhint("Look at the provider, then call holdfast.reconcile() with landed, not_landed or undetermined.")));
+	}
+	hf_event_end_of_attempt(call, &event, "action_attempt_succeeded", "succeeded", s->job);
+	hf_event_copy(&event, EVENT_FAILURES, s->job, JOB_FAILURES);
+	if (s->ledger != NULL)
+		hf_event_set(&event, EVENT_SIDE_EFFECT_STATE, hf_word("committed"));
+	if (hf_job_late(call, s->job, "complete"))
+		hf_detail_bool(&detail, "late", true);
+	hf_detail_jsonb(&detail, "result", given);
+	if (detail.state != NULL)
+		hf_event_set(&event, EVENT_DETAIL, hf_detail_end(&detail));
+	hf_event_add(call, &event);
+	if (s->ledger != NULL && !hf_ledger_is(s->ledger, "committed"))
+		hf_ledger_set(call, s->ledger, s->job, "committed", result);
+	if (!hf_is_null(s->job, JOB_STREAM))
+		hf_stream_ended(call, hf_int32(s->job, JOB_QUEUE), hf_text(s->job, JOB_STREAM), true);
+	hf_job_gone(call, s->job);
+	return "completed";
+}
+
+/*
+ * holdfast.complete(job_id bigint, lease_id uuid, result jsonb => null,
+ *					 strict boolean => false) returns text
+ *
+ * completed | duplicate | conflict | stale | unknown_job.  Errors: JQ001 with
+ * strict, JQ003 reconcile first, JQ008 claim not committed.
+ */
+Datum
+holdfast_complete(PG_FUNCTION_ARGS)
+{
+	HfCall		call;
+	HfSettle	s;
+	const char *outcome;
+
+	hf_settle_begin(&s, &call, fcinfo, "complete");
+	s.strict = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3);
+	outcome = hf_complete_one(&s, PG_ARGISNULL(2) ? (Datum) 0 : PG_GETARG_DATUM(2));
+	hf_settle_end(&s);
+	PG_RETURN_TEXT_P(cstring_to_text(outcome));
+}
+
+/* A pair of arguments of a call on many jobs. */
+typedef struct Pair
+{
+	int64		job_id;
+	pg_uuid_t	lease_id;
+	const char *outcome;
+} Pair;
+
+static int
+pair_order(const void *a, const void *b)
+{
+	const Pair *x = *(Pair *const *) a;
+	const Pair *y = *(Pair *const *) b;
+
+	if (x->job_id != y->job_id)
+		return x->job_id < y->job_id ? -1 : 1;
+	return memcmp(&x->lease_id, &y->lease_id, UUID_LEN);
+}
+
+static Datum *
+array_arg(FunctionCallInfo fcinfo, int argno, const char *name, Oid element, int16 len, bool byval, char align, int *n)
+{
+	ArrayType  *array;
+	Datum	   *values;
+	bool	   *nulls;
+
+	if (PG_ARGISNULL(argno))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("argument \"%s\" must not be null", name),
+				 errhint("Give an empty array for no jobs.")));
+	array = PG_GETARG_ARRAYTYPE_P(argno);
+	if (ARR_NDIM(array) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("argument \"%s\" must have one dimension", name)));
+	deconstruct_array(array, element, len, byval, align, &values, &nulls, n);
+	for (int i = 0; i < *n; i++)
+		if (nulls[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("argument \"%s\" must not contain nulls", name),
+					 errdetail("Element %d is null.", i + 1)));
+	return values;
+}
+
+static int
+pairs_arg(FunctionCallInfo fcinfo, int ids_arg, int leases_arg, Pair **pairs)
+{
+	int			n;
+	int			nleases;
+	Datum	   *ids = array_arg(fcinfo, ids_arg, "job_ids", INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE, &n);
+	Datum	   *leases = array_arg(fcinfo, leases_arg, "lease_ids", UUIDOID, UUID_LEN, false, TYPALIGN_CHAR, &nleases);
+
+	if (n != nleases || n > HF_MAX_BATCH)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 n != nleases ? errmsg("job_ids and lease_ids must have the same length") :
+				 errmsg("too many jobs in one call"),
+				 errdetail("There are %d job ids and %d lease ids; at most %d may be given.", n, nleases, HF_MAX_BATCH)));
+	*pairs = palloc(sizeof(Pair) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+	{
+		(*pairs)[i].job_id = DatumGetInt64(ids[i]);
+		(*pairs)[i].lease_id = *DatumGetUUIDP(leases[i]);
+	}
+	return n;
+}
+
+/*
+ * Complete many, in the order of job_id so that two calls cannot deadlock; a
+ * pair that is given twice is dealt with once.  "put" gets the answers in the
+ * order of the arguments.
+ */
+void
+hf_complete_many(HfCall *call, FunctionCallInfo fcinfo, int ids_arg, int leases_arg, HfCompleted put, void *put_arg)
+{
+	Pair	   *pairs;
+	Pair	  **sorted;
+	int			n = pairs_arg(fcinfo, ids_arg, leases_arg, &pairs);
+
+	sorted = palloc(sizeof(Pair *) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+		sorted[i] = &pairs[i];
+	qsort(sorted, n, sizeof(Pair *), pair_order);
+	for (int i = 0; i < n; i++)
+	{
+		HfSettle	s;
+
+		CHECK_FOR_INTERRUPTS();
+		if (i > 0 && sorted[i]->job_id == sorted[i - 1]->job_id)
+		{
+			if (pair_order(&sorted[i], &sorted[i - 1]) == 0)
+			{
+				sorted[i]->outcome = sorted[i - 1]->outcome;
+				continue;
+			}
+			/* another lease of the same job: it is to see what the first has led to */
+			hf_events_flush(call);
+			CommandCounterIncrement();
+		}
+		settle_init(&s, call, "complete_batch", sorted[i]->job_id, &sorted[i]->lease_id);
+		sorted[i]->outcome = hf_complete_one(&s, (Datum) 0);
+		release_rows(&s);
+	}
+	for (int i = 0; i < n; i++)
+		put(put_arg, pairs[i].job_id, pairs[i].outcome);
+}
+
+static void
+put_completed(void *arg, int64 job_id, const char *outcome)
+{
+	ReturnSetInfo *rsinfo = arg;
+	Datum		values[2] = {Int64GetDatum(job_id), CStringGetTextDatum(outcome)};
+	bool		nulls[2] = {false, false};
+
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+/*
+ * holdfast.complete_batch(job_ids bigint[], lease_ids uuid[])
+ *		returns setof (job_id bigint, outcome text)
+ *
+ * Answers per job, in the order of the arguments.
+ */
+Datum
+holdfast_complete_batch(PG_FUNCTION_ARGS)
+{
+	HfCall		call;
+
+	InitMaterializedSRF(fcinfo, 0);
+	hf_begin(&call, "complete_batch", true);
+	hf_complete_many(&call, fcinfo, 0, 1, put_completed, fcinfo->resultinfo);
+	hf_end(&call);
+	return (Datum) 0;
+}
+
+/* ---------------------------------------------------------------- fail, schedule_retry */
+
+/* JQ006 for a delay that is not positive: no failed or snoozed attempt comes back for now. */
+static int64
+delay_arg(FunctionCallInfo fcinfo, int argno, const char *name)
+{
+	if (!PG_ARGISNULL(argno))
+	{
+		Interval   *delay = PG_GETARG_INTERVAL_P(argno);
+
+		if (delay->month <= 0 && delay->day <= 0 && delay->time + delay->day * USECS_PER_DAY < 1000 && delay->month == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_HF_NO_DELAY),
+					 errmsg("argument \"%s\" must be at least 1 ms", name),
+					 errdetail("Without a delay the job would come back at once, in a hot loop."),
+					 errhint("Give a positive delay; to hand the job back on shutdown, call release().")));
+	}
+	return hf_arg_interval_ms(fcinfo, argno, name, 1, HF_MAX_DELAY_MS);
+}
+
+static const char *const side_effects[] = {"unknown", "none", "landed", NULL};
+static const char *const timeout_kinds[] = {"max_runtime", "idle", "connect", "read", "lease", NULL};
+
+/* Settle a failure, or compare it with what is on record. */
+static Datum
+settle_failure(HfSettle *s, FunctionCallInfo fcinfo, HfReport *report)
+{
+	HfDecision	decision = {0};
+	const char *outcome = hf_settle_find(s, HF_FIND_SETTLE);
+
+	if (outcome == NULL)
+	{
+		hf_settle_ledger(s);
+		hf_job_failed(s->call, s->job, s->ledger, report, &decision);
+	}
+	else if (strcmp(outcome, "reported") == 0)
+	{
+		const HfEvent *end = &s->history->end;
+		char	   *side_effect = detail_string(end, "side_effect");
+		bool		same = hf_text_is(end->value[EVENT_KIND], "action_attempt_failed") &&
+			same_text(end, EVENT_EXCEPTION_CLASS, report->error_class) &&
+			same_text(end, EVENT_MESSAGE, report->message) &&
+			detail_string(end, "report") != NULL && strcmp(detail_string(end, "report"), report->function) == 0 &&
+			(side_effect == NULL) == (report->side_effect < 0) &&
+			(side_effect == NULL || strcmp(side_effect, side_effects[report->side_effect]) == 0) &&
+			same_jsonb(detail_jsonb(end, "detail"), report->detail);
+
+		decision_of(s->history, &decision);
+		decision.decision = hf_settle_repeat(s, same);
+	}
+	else
+		decision.decision = outcome;
+	answer_decision(fcinfo, &decision);
+	hf_settle_end(s);
+	return (Datum) 0;
+}
+
+static void
+report_init(HfReport *report, const char *function)
+{
+	memset(report, 0, sizeof(HfReport));
+	report->side_effect = -1;
+	report->asked_ms = -1;
+	report->timeout_limit_ms = -1;
+	report->function = function;
+}
+
+static text *
+message_arg(FunctionCallInfo fcinfo, int argno)
+{
+	return PG_ARGISNULL(argno) ? NULL : hf_cut_message(PG_GETARG_TEXT_PP(argno));
+}
+
+/*
+ * holdfast.fail(job_id bigint, lease_id uuid, error_class text, message text => null,
+ *				 side_effect text => null, retry_after interval => null,
+ *				 retry_at timestamptz => null, timeout_kind text => null,
+ *				 timeout_limit_ms bigint => null, detail jsonb => null)
+ *		returns setof retry_decision
+ *
+ * The attempt failed; what follows is decided by the error rules and the
+ * policy of the job.  Errors: 22004, 22023, JQ008.
+ */
+Datum
+holdfast_fail(PG_FUNCTION_ARGS)
+{
+	HfCall		call;
+	HfSettle	s;
+	HfReport	report;
+
+	hf_settle_begin(&s, &call, fcinfo, "fail");
+	report_init(&report, "fail");
+	report.error_class = hf_arg_text(fcinfo, 2, "error_class", HF_MAX_NAME, true);
+	report.message = message_arg(fcinfo, 3);
+	if (!PG_ARGISNULL(4))
+		report.side_effect = hf_arg_choice(fcinfo, 4, "side_effect", side_effects);
+	if (!PG_ARGISNULL(5) && !PG_ARGISNULL(6))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("retry_after and retry_at exclude each other"),
+				 errhint("Give the one that the provider gave.")));
+	if (!PG_ARGISNULL(5))
+		report.asked_ms = hf_arg_interval_ms(fcinfo, 5, "retry_after", 0, HF_MAX_DELAY_MS);
+	if (!PG_ARGISNULL(6))
+	{
+		TimestampTz at = hf_arg_timestamp(fcinfo, 6, "retry_at");
+
+		report.asked_ms = at <= call.now ? 0 : Min((at - call.now + 999) / 1000, HF_MAX_DELAY_MS);
+	}
+	if (!PG_ARGISNULL(7))
+		report.timeout_kind = cstring_to_text(timeout_kinds[hf_arg_choice(fcinfo, 7, "timeout_kind", timeout_kinds)]);
+	if (!PG_ARGISNULL(8))
+	{
+		report.timeout_limit_ms = PG_GETARG_INT64(8);
+		if (report.timeout_limit_ms < 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("argument \"timeout_limit_ms\" must not be negative"),
+					 errhint("Give the limit that fired, in milliseconds.")));
+	}
+	report.detail = PG_ARGISNULL(9) ? NULL : PG_GETARG_JSONB_P(9);
+	return settle_failure(&s, fcinfo, &report);
+}
+
+/*
+ * holdfast.schedule_retry(job_id bigint, lease_id uuid, delay interval => null,
+ *						   error_class text => 'RetryRequested', message text => null,
+ *						   side_effect text => null, detail jsonb => null)
+ *		returns setof retry_decision
+ *
+ * fail with the disposition fixed to retry: charged, and the budget applies.
+ * Errors: JQ006 for a delay that is not positive, 22004, 22023, JQ008.
+ */
+Datum
+holdfast_schedule_retry(PG_FUNCTION_ARGS)
+{
+	HfCall		call;
+	HfSettle	s;
+	HfReport	report;
+
+	hf_settle_begin(&s, &call, fcinfo, "schedule_retry");
+	report_init(&report, "schedule_retry");
+	report.retry_always = true;
+	if (!PG_ARGISNULL(2))
+		report.asked_ms = delay_arg(fcinfo, 2, "delay");
+	report.error_class = hf_arg_text(fcinfo, 3, "error_class", HF_MAX_NAME, true);
+	report.message = message_arg(fcinfo, 4);
+	if (!PG_ARGISNULL(5))
+		report.side_effect = hf_arg_choice(fcinfo, 5, "side_effect", side_effects);
+	report.detail = PG_ARGISNULL(6) ? NULL : PG_GETARG_JSONB_P(6);
+	return settle_failure(&s, fcinfo, &report);
+}
+
+/* ---------------------------------------------------------------- snooze, release */
+
+/* JQ004 while a child effect is started or unknown: something was sent. */
+static void
+refuse_open_children(HfSettle *s)
+{
+	bool		unknown;
+
+	if (s->ledger == NULL || !hf_bool(s->ledger, LEDGER_HAS_EFFECTS) ||
+		!hf_ledger_open_child(s->call, s->ledger, &unknown))
+		return;
+	hf_remember_job_refusal(s->call, s->job, ERRCODE_HF_ILLEGAL_TRANSITION, s->function);
+	ereport(ERROR,
+			(errcode(ERRCODE_HF_ILLEGAL_TRANSITION),
+			 errmsg("job " INT64_FORMAT " has a child effect that is %s", s->job_id, unknown ? "unknown" : "started"),
+			 errdetail("%s says that nothing was sent.", s->function),
+			 errhint("Settle the child effect with ledger_transition() or reconcile(), or call fail().")));
+}
+
+static void
+resume_cancelled(HfSettle *s, HfEvent *event, HfDecision *d)
+{
+	bool		unknown = s->ledger != NULL && hf_ledger_is(s->ledger, "unknown");
+
+	d->decision = "cancelled";
+	d->reason = unknown ? "unresolved" : "cancelled";
+	hf_event_set(event, EVENT_KIND, hf_word("action_cancelled"));
+	if (s->ledger != NULL && hf_ledger_is(s->ledger, "started"))
+		hf_ledger_set(s->call, s->ledger, s->job, "planned", (Datum) 0);
+	if (unknown)
+		hf_job_die(s->call, s->job, "unresolved");
+	else
+		hf_job_gone(s->call, s->job);
+}
+
+static void
+resume_later(HfSettle *s, HfEvent *event, HfDecision *d, int64 asked_ms, const HfPolicy *policy, int32 resumes)
+{
+	bool		released = asked_ms < 0;
+	TimestampTz run_after;
+	const char *mode = hf_text_is(hf_get(s->job, JOB_MODE), "reconcile") ? "reconcile" : "execute";
+
+	d->decision = released ? "released" : "snoozed";
+	d->delay_ms = released ? 0 : asked_ms;
+	if (resumes >= 2)
+	{
+		d->jitter_ms = hf_jitter_ms(s->job_id, resumes, policy->jitter_ms);
+		d->delay_ms = Max(d->delay_ms, hf_backoff_ms(policy->base_ms, policy->rate, policy->max_ms, resumes) + d->jitter_ms);
+	}
+	if (d->delay_ms == asked_ms)
+		d->jitter_ms = 0;
+	run_after = hf_not_before(s->call->now + d->delay_ms * 1000);
+	d->next_not_before = run_after;
+	hf_event_set(event, EVENT_DELAY_MS, Int64GetDatum(d->delay_ms));
+	hf_event_set(event, EVENT_JITTER_MS, Int64GetDatum(d->jitter_ms));
+	hf_event_set(event, EVENT_NEXT_NOT_BEFORE, TimestampTzGetDatum(run_after));
+	if (s->ledger != NULL && hf_ledger_is(s->ledger, "started"))
+		hf_ledger_set(s->call, s->ledger, s->job, "planned", (Datum) 0);
+	hf_set(s->job, JOB_RESUMES, Int32GetDatum(resumes));
+	hf_job_requeue(s->call, s->job, run_after, mode);
+}
+
+/* asked_ms -1: release */
+static void
+resume(HfSettle *s, int64 asked_ms, text *reason, HfDecision *d)
+{
+	HfCall	   *call = s->call;
+	const HfPolicy *policy = hf_job_policy(s->job, s->queue);
+	int32		resumes = hf_int32(s->job, JOB_RESUMES) + 1;
+	HfEvent		event;
+	HfDetail	detail = {0};
+
+	hf_settle_ledger(s);
+	refuse_open_children(s);
+	if (resumes > HF_MAX_RESUMES || (s->ledger != NULL && hf_ledger_is(s->ledger, "committed")))
+	{
+		HfReport	report;
+
+		report_init(&report, s->function);
+		report.error_class = cstring_to_text("ReleasedTooOften");
+		report.message = reason;
+		hf_job_failed(call, s->job, s->ledger, &report, d);
+		return;
+	}
+	d->attempt_number = hf_int32(s->job, JOB_ATTEMPT_NUMBER);
+	d->failures = hf_int32(s->job, JOB_FAILURES);
+	d->max_attempts = hf_job_max_attempts(s->job, s->queue);
+	d->retry_policy = policy->name;
+	d->because = psprintf("%s by the worker, %d in a row; not charged, failure %d of %d (attempt %d)",
+						  s->function, resumes, d->failures, d->max_attempts, d->attempt_number);
+	hf_event_end_of_attempt(call, &event, asked_ms < 0 ? "action_released" : "action_snoozed",
+							asked_ms < 0 ? "released" : "snoozed", s->job);
+	hf_event_copy(&event, EVENT_FAILURES, s->job, JOB_FAILURES);
+	hf_event_set(&event, EVENT_MAX_ATTEMPTS, Int32GetDatum(d->max_attempts));
+	hf_event_set(&event, EVENT_RETRY_POLICY, CStringGetTextDatum(d->retry_policy));
+	if (reason != NULL)
+		hf_event_set(&event, EVENT_MESSAGE, PointerGetDatum(reason));
+	if (s->ledger != NULL)
+		hf_event_set(&event, EVENT_SIDE_EFFECT_STATE,
+					 hf_ledger_is(s->ledger, "started") ? hf_word("planned") : hf_get(s->ledger, LEDGER_STATE));
+	if (hf_job_late(call, s->job, s->function))
+		hf_detail_bool(&detail, "late", true);
+	hf_detail_cstring(&detail, "report", s->function);
+	hf_detail_cstring(&detail, "because", d->because);
+	hf_event_set(&event, EVENT_DETAIL, hf_detail_end(&detail));
+	if (!hf_is_null(s->job, JOB_CANCEL_REQUESTED_AT))
+		resume_cancelled(s, &event, d);
+	else
+		resume_later(s, &event, d, asked_ms, policy, resumes);
+	hf_event_add(call, &event);
+}
+
+static Datum
+settle_resume(FunctionCallInfo fcinfo, const char *function, int64 asked_ms, HfCall *call, HfSettle *s, text *reason)
+{
+	HfDecision	decision = {0};
+	const char *outcome = hf_settle_find(s, HF_FIND_SETTLE);
+
+	if (outcome == NULL)
+		resume(s, asked_ms, reason, &decision);
+	else if (strcmp(outcome, "reported") == 0)
+	{
+		const HfEvent *end = &s->history->end;
+		char	   *report = detail_string(end, "report");
+		bool		same = report != NULL && strcmp(report, function) == 0 && same_text(end, EVENT_MESSAGE, reason);
+
+		decision_of(s->history, &decision);
+		decision.decision = hf_settle_repeat(s, same);
+	}
+	else
+		decision.decision = outcome;
+	answer_decision(fcinfo, &decision);
+	hf_settle_end(s);
+	return (Datum) 0;
+}
+
+/*
+ * holdfast.snooze(job_id bigint, lease_id uuid, delay interval, reason text => null)
+ *		returns setof retry_decision
+ *
+ * Not now, and nothing was sent; not charged.  From the second time in a row
+ * not before the policy's delay; after ten in a row charged as
+ * ReleasedTooOften.  Errors: JQ006 for a delay that is not positive, JQ004
+ * with a child effect open, JQ008.
+ */
+Datum
+holdfast_snooze(PG_FUNCTION_ARGS)
+{
+	HfCall		call;
+	HfSettle	s;
+	int64		asked_ms;
+
+	hf_settle_begin(&s, &call, fcinfo, "snooze");
+	asked_ms = delay_arg(fcinfo, 2, "delay");
+	return settle_resume(fcinfo, "snooze", asked_ms, &call, &s, hf_arg_text(fcinfo, 3, "reason", HF_MAX_TEXT, false));
+}
+
+/*
+ * holdfast.release(job_id bigint, lease_id uuid, reason text => null)
+ *		returns setof retry_decision
+ *
+ * The worker shuts down and nothing was sent: due at once, behind those that
+ * are due already; bounded as snooze is.
+ */
+Datum
+holdfast_release(PG_FUNCTION_ARGS)
+{
+	HfCall		call;
+	HfSettle	s;
+
+	hf_settle_begin(&s, &call, fcinfo, "release");
+	return settle_resume(fcinfo, "release", -1, &call, &s, hf_arg_text(fcinfo, 2, "reason", HF_MAX_TEXT, false));
+}

@@ -1,0 +1,144 @@
+/*-------------------------------------------------------------------------
+ *
+ * stream.c
+ *	  Streams: breaker groups of jobs.
+ *
+ * A stream counts jobs of it that ended in failure, in a row, and never
+ * retryable attempts: it parks what waits, it ends nothing early.  A claim
+ * reads a stream unlocked and never writes one; whoever ends a job writes it,
+ * last in the lock order.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "holdfast.h"
+
+#include "access/stratnum.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/snapmgr.h"
+
+#define DEFAULT_THRESHOLD 5
+#define DEFAULT_COOL_DOWN (INT64CONST(300) * USECS_PER_SEC)
+
+PG_FUNCTION_INFO_V1(holdfast_resume_stream);
+
+static bool
+find_stream(HfRow *row, int32 queue_id, text *stream)
+{
+	ScanKeyData keys[2];
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	IndexScanDesc scan;
+	bool		found;
+
+	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue_id));
+	ScanKeyEntryInitialize(&keys[1], 0, 2, BTEqualStrategyNumber, InvalidOid, C_COLLATION_OID, F_TEXTEQ,
+						   PointerGetDatum(stream));
+	scan = hf_index_beginscan(row->table->rel, hf_index(row->table, "_pkey"), snapshot, 2);
+	index_rescan(scan, keys, 2, NULL, 0);
+	found = index_getnext_slot(scan, ForwardScanDirection, row->stored);
+	index_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	if (found)
+		hf_row_load(row);
+	return found;
+}
+
+static void
+new_stream(HfCall *call, int32 queue_id, text *stream)
+{
+	HfRow	   *row = hf_row_new(hf_open(call, HF_STREAM));
+	Interval   *cool_down = palloc0(sizeof(Interval));
+
+	cool_down->time = DEFAULT_COOL_DOWN;
+	hf_set(row, STREAM_QUEUE, Int32GetDatum(queue_id));
+	hf_set(row, STREAM_KEY, PointerGetDatum(stream));
+	hf_set(row, STREAM_STATE, hf_word("closed"));
+	hf_set(row, STREAM_CONSECUTIVE, Int32GetDatum(1));
+	hf_set(row, STREAM_THRESHOLD, Int32GetDatum(DEFAULT_THRESHOLD));
+	hf_set(row, STREAM_COOL_DOWN, IntervalPGetDatum(cool_down));
+	hf_insert(call, row);
+	hf_row_free(row);
+}
+
+/* A job of the stream has ended: failures in a row are counted, a success clears them. */
+void
+hf_stream_ended(HfCall *call, int32 queue_id, text *stream, bool success)
+{
+	HfRow	   *row = hf_row_for(hf_open(call, HF_STREAM));
+	int32		consecutive;
+
+	if (!find_stream(row, queue_id, stream))
+	{
+		if (!success)
+			new_stream(call, queue_id, stream);
+	}
+	else if ((!success || hf_int32(row, STREAM_CONSECUTIVE) > 0) && hf_lock(call, row, false) == HF_LOCKED)
+	{
+		consecutive = success ? 0 : hf_int32(row, STREAM_CONSECUTIVE) + 1;
+		hf_set(row, STREAM_CONSECUTIVE, Int32GetDatum(consecutive));
+		if (success)
+		{
+			hf_set(row, STREAM_STATE, hf_word("closed"));
+			hf_set_null(row, STREAM_OPENED_AT);
+		}
+		else if (consecutive >= hf_int32(row, STREAM_THRESHOLD))
+		{
+			hf_set(row, STREAM_STATE, hf_word("open"));
+			hf_set(row, STREAM_OPENED_AT, TimestampTzGetDatum(call->now));
+		}
+		if (!hf_update(call, row))
+			elog(ERROR, "a locked row was changed by another transaction");
+	}
+	hf_row_free(row);
+}
+
+/* Whether the stream holds its jobs back, and until when. */
+bool
+hf_stream_open(HfCall *call, int32 queue_id, text *stream, TimestampTz *until)
+{
+	HfRow	   *row = hf_row_for(hf_open(call, HF_STREAM));
+	bool		open = false;
+
+	if (find_stream(row, queue_id, stream) && hf_text_is(hf_get(row, STREAM_STATE), "open"))
+	{
+		*until = hf_time(row, STREAM_OPENED_AT) +
+			hf_interval_ms(DatumGetIntervalP(hf_get(row, STREAM_COOL_DOWN)), "cool_down", 0, HF_MAX_DELAY_MS) * 1000;
+		open = call->now < *until;
+	}
+	hf_row_free(row);
+	return open;
+}
+
+/*
+ * holdfast.resume_stream(queue_name text, stream text, reason text => null) returns void
+ *
+ * Close an open stream now.  For operators.  Errors: 42704 for an unknown
+ * stream, 42501.
+ */
+Datum
+holdfast_resume_stream(PG_FUNCTION_ARGS)
+{
+	HfCall		call;
+	const HfQueue *queue;
+	text	   *name = hf_arg_text(fcinfo, 0, "queue_name", HF_MAX_NAME, true);
+	text	   *stream = hf_arg_text(fcinfo, 1, "stream", HF_MAX_NAME, true);
+	HfRow	   *row;
+
+	hf_arg_text(fcinfo, 2, "reason", HF_MAX_TEXT, false);
+	hf_begin(&call, "resume_stream", true);
+	queue = hf_queue_by_name(name);
+	hf_check_granted(queue, HF_OPERATOR);
+	row = hf_row_for(hf_open(&call, HF_STREAM));
+	if (!find_stream(row, queue->queue_id, stream) || hf_lock(&call, row, false) != HF_LOCKED)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("stream \"%s\" of queue \"%s\" does not exist", text_to_cstring(stream), queue->queue_name),
+				 errhint("A stream is made by define_stream() or by its first job that ends in failure.")));
+	hf_set(row, STREAM_STATE, hf_word("closed"));
+	hf_set(row, STREAM_CONSECUTIVE, Int32GetDatum(0));
+	hf_set_null(row, STREAM_OPENED_AT);
+	hf_update(&call, row);
+	hf_row_free(row);
+	hf_end(&call);
+	PG_RETURN_VOID();
+}
