@@ -48,7 +48,7 @@ PGXS      := $(wildcard $(shell $(PG_CONFIG) --pgxs))
 $(if $(PGXS),,$(error $(PG_CONFIG) knows no PGXS: scripts/install-deps installs the server's development files))
 include $(PGXS)
 
-$(OBJS): src/holdfast.h
+$(OBJS): src/holdfast.h holdfast.control
 
 $(DATA_built): $(SQL) Makefile holdfast.control
 	printf '%s\n' '\echo Use "CREATE EXTENSION holdfast" to load this file. \quit' | cat - $(SQL) >$@

@@ -89,6 +89,7 @@ typedef struct ModeScan
 	bool		met_any;
 	TimestampTz least_lease_end;
 	Key			least_running;
+	bool		met_running;	/* in any priority */
 } ModeScan;
 
 struct HfDispatch
@@ -323,6 +324,7 @@ pin(ModeScan *m, Key key)
 static void
 passed_running(ModeScan *m, Key key, TimestampTz lease_end)
 {
+	m->met_running = true;
 	if (lease_end < m->least_lease_end)
 		m->least_lease_end = lease_end;
 	if (compare(key, m->least_running) < 0)
@@ -623,4 +625,60 @@ hf_dispatch_end(HfDispatch *d, bool answered_short)
 		hf_row_free(m->row);
 	}
 	return d->use_hints && sweep_due(d, answered_short) && answered_short;
+}
+
+/* ---------------------------------------------------------------- how long to sleep */
+
+/* The run_after of the first pending job of a priority that is not due yet, or DT_NOEND. */
+static TimestampTz
+next_run_after(HfDispatch *d, ModeScan *m)
+{
+	TimestampTz next = DT_NOEND;
+	Key			from = {d->call->now, PG_INT64_MAX};
+	IndexScanDesc scan = begin_priority(d, m->reconcile, m->priority, from, DT_NOEND);
+
+	while (index_getnext_slot(scan, ForwardScanDirection, m->row->stored))
+	{
+		CHECK_FOR_INTERRUPTS();
+		hf_row_load(m->row);
+		if (hf_text_is(hf_get(m->row, JOB_STATUS), "pending"))
+		{
+			next = hf_time(m->row, JOB_RUN_AFTER);
+			break;
+		}
+	}
+	index_endscan(scan);
+	return next;
+}
+
+/*
+ * Milliseconds until a job of the queue may be due: 0 now, -1 nothing is
+ * scheduled; at most 60,000, and at most 1,000 while jobs run, since a lease
+ * can end or a job be released.
+ */
+int32
+hf_dispatch_wait_ms(HfCall *call, int32 queue_id)
+{
+	HfDispatch *d = hf_dispatch_begin_whole(call, queue_id);
+	bool		due = hf_dispatch_next(d) != NULL;
+	bool		running = false;
+	TimestampTz next = DT_NOEND;
+
+	for (int i = 0; i < d->nmodes && !due; i++)
+	{
+		ModeScan	m = d->modes[i];
+
+		running |= m.met_running;
+		m.any_priority = false;
+		m.row = hf_row_for(d->table);
+		while (next_priority(d, &m))
+			next = Min(next, next_run_after(d, &m));
+	}
+	(void) hf_dispatch_end(d, false);
+	if (due)
+		return 0;
+	if (next == DT_NOEND)
+		return running ? 1000 : -1;
+	next = (next - call->now + 999) / 1000;
+	return Min(next, running ? 1000 : 60000);
 }

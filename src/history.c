@@ -53,7 +53,7 @@ is_one_of(Datum kind, const char *const *words)
 }
 
 static const char *const ends[] = {"action_attempt_succeeded", "action_attempt_failed", "action_attempt_lost",
-	"action_snoozed", "action_released", "action_reconciled", "action_cancelled", NULL};
+	"action_snoozed", "action_released", "action_cancelled", "action_purged", NULL};
 static const char *const decisions[] = {"action_retry_scheduled", "action_reconcile_scheduled", "action_exhausted",
 	"action_terminal", "action_suppressed", "action_cancelled", "action_attempt_succeeded", NULL};
 
@@ -74,8 +74,16 @@ take(HfHistory *h, const HfRow *event, const pg_uuid_t *lease_id, bool *any)
 	}
 	else if (hf_text_is(kind, "action_stale_report"))
 	{
+		h->stale_seen = true;
 		if (hf_text_is(hf_get(event, EVENT_WORKER_RESULT), "heartbeat"))
-			h->stale_seen = true;
+			h->stale_heartbeat_seen = true;
+	}
+	else if (hf_text_is(kind, "action_reconciled"))
+	{
+		HfEvent    *finding = palloc(sizeof(HfEvent));
+
+		keep(finding, event);
+		h->findings = lcons(finding, h->findings);
 	}
 	else
 	{
@@ -91,6 +99,28 @@ take(HfHistory *h, const HfRow *event, const pg_uuid_t *lease_id, bool *any)
 			keep(&h->decision, event);
 		}
 	}
+}
+
+static int
+latest_first(const ListCell *a, const ListCell *b)
+{
+	int64		x = DatumGetInt64(((HfEvent *) lfirst(a))->value[EVENT_ID]);
+	int64		y = DatumGetInt64(((HfEvent *) lfirst(b))->value[EVENT_ID]);
+
+	return x > y ? -1 : x < y;
+}
+
+/* A finding ends the attempt itself, unless the job went on under the same lease. */
+static void
+end_by_finding(HfHistory *h)
+{
+	HfEvent    *last = h->findings != NIL ? linitial(h->findings) : NULL;
+	char	   *outcome = last ? hf_event_detail(last, "outcome") : NULL;
+
+	if (h->ended || outcome == NULL || strcmp(outcome, "execute") == 0 || strcmp(outcome, "reconcile") == 0)
+		return;
+	h->ended = h->decided = true;
+	h->end = h->decision = *last;
 }
 
 static void
@@ -142,5 +172,7 @@ hf_history(HfCall *call, int64 job_id, const pg_uuid_t *lease_id, HfHistory *h)
 	}
 	scan_one(hf_open(call, HF_EVENT_OVERFLOW), job_id, lease_id, snapshot, h, &any);
 	UnregisterSnapshot(snapshot);
+	list_sort(h->findings, latest_first);
+	end_by_finding(h);
 	return any;
 }

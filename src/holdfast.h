@@ -351,7 +351,9 @@ typedef struct HfHistory
 	HfEvent		end;			/* action_attempt_succeeded, _failed, _lost, action_snoozed, ... */
 	bool		decided;
 	HfEvent		decision;		/* what was decided at that end, if an event of its own says it */
-	bool		stale_seen;		/* a stale heartbeat of the lease is on record already */
+	List	   *findings;		/* HfEvent: what reconcile() was told under the lease, latest first */
+	bool		stale_seen;		/* a stale report of the lease is on record already */
+	bool		stale_heartbeat_seen;
 } HfHistory;
 
 extern bool hf_history(HfCall *call, int64 job_id, const pg_uuid_t *lease_id, HfHistory *history);
@@ -469,6 +471,8 @@ extern const char *hf_settle_find(HfSettle *s, HfFind how);
 extern void hf_settle_ledger(HfSettle *s);
 extern const char *hf_settle_stale(HfSettle *s, const char *why);
 extern const char *hf_settle_repeat(HfSettle *s, bool same);
+extern const char *hf_settle_past(HfSettle *s);
+extern char *hf_event_detail(const HfEvent *event, const char *key);
 extern const char *hf_complete_one(HfSettle *s, Datum result);
 typedef void (*HfCompleted) (void *arg, int64 job_id, const char *outcome);
 extern void hf_complete_many(HfCall *call, FunctionCallInfo fcinfo, int ids_arg, int leases_arg,
@@ -479,6 +483,11 @@ extern Datum hf_answer_row(FunctionCallInfo fcinfo, Datum *values, bool *nulls);
 
 extern void hf_stream_ended(HfCall *call, int32 queue_id, text *stream, bool success);
 extern bool hf_stream_open(HfCall *call, int32 queue_id, text *stream, TimestampTz *until);
+
+/* ---------------------------------------------------------------- maintain.c: upkeep, and reading as the owner */
+
+extern void hf_query_as_owner(FunctionCallInfo fcinfo, const char *sql, int nargs, Oid *types, Datum *values,
+							  const char *nulls);
 
 /* ---------------------------------------------------------------- dispatch.c: jobs in the order of their turn */
 
@@ -491,6 +500,7 @@ extern HfRow *hf_dispatch_next(HfDispatch *dispatch);
 extern void hf_dispatch_keep(HfDispatch *dispatch);	/* the last one stays where it is: others may want it */
 extern void hf_dispatch_running_until(HfDispatch *dispatch, TimestampTz lease_end);
 extern bool hf_dispatch_end(HfDispatch *dispatch, bool answered_short);
+extern int32 hf_dispatch_wait_ms(HfCall *call, int32 queue_id);
 extern void hf_dispatch_pending(int32 queue_id, bool reconcile, int32 priority, TimestampTz run_after, int64 job_id);
 
 /* ---------------------------------------------------------------- clock.c */

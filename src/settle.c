@@ -106,7 +106,7 @@ hf_settle_stale(HfSettle *s, const char *why)
 	if (!s->strict && strcmp(s->function, "heartbeat") == 0)
 	{
 		s->history = palloc(sizeof(HfHistory));
-		if (hf_history(s->call, s->job_id, s->lease_id, s->history) && s->history->stale_seen)
+		if (hf_history(s->call, s->job_id, s->lease_id, s->history) && s->history->stale_heartbeat_seen)
 			return "stale";
 	}
 	return record(s, &of, "action_stale_report", "stale", why);
@@ -118,6 +118,13 @@ hf_settle_repeat(HfSettle *s, bool same)
 {
 	return record(s, &s->history->end, "action_duplicate_report", same ? "duplicate" : "conflict",
 				  same ? "the same report is on record" : "another report under this lease is on record");
+}
+
+/* The attempt's end is on record, and this call says nothing of an end: stale. */
+const char *
+hf_settle_past(HfSettle *s)
+{
+	return record(s, &s->history->end, "action_stale_report", "stale", "the attempt's end is on record");
 }
 
 /* The lease is not current: what do the events say of it? */
@@ -137,7 +144,7 @@ look_back(HfSettle *s)
 	if (h->known && h->ended && !hf_text_is(h->end.value[EVENT_KIND], "action_attempt_lost") &&
 		strcmp(s->function, "heartbeat") != 0 && strcmp(s->function, "assert_lease") != 0)
 		return "reported";
-	if (strcmp(s->function, "heartbeat") == 0 && h->stale_seen)
+	if (strcmp(s->function, "heartbeat") == 0 && h->stale_heartbeat_seen)
 		return "stale";
 	of = h->known ? &h->started : &h->last;
 	if (DatumGetTimestampTz(h->last.value[EVENT_AT]) > DatumGetTimestampTz(of->value[EVENT_AT]))
@@ -148,6 +155,10 @@ look_back(HfSettle *s)
 		hf_event_set(later, EVENT_AT, h->last.value[EVENT_AT]);
 		of = later;
 	}
+	/* the worker went on while another had the job: once per lease, for the metrics */
+	if (h->known && !h->stale_seen && !s->strict &&
+		DatumGetInt32(h->last.value[EVENT_ATTEMPT_NUMBER]) > DatumGetInt32(h->started.value[EVENT_ATTEMPT_NUMBER]))
+		hf_event_finding(s->call, "lease_overlap", &h->started);
 	return record(s, of, "action_stale_report", "stale",
 				  !h->known ? "the lease was never granted for this job" :
 				  h->ended ? "the lease's end is on record" : "another lease holds the job");
@@ -239,8 +250,9 @@ answer_decision(FunctionCallInfo fcinfo, const HfDecision *d)
 	return hf_answer_row(fcinfo, values, nulls);
 }
 
-static char *
-detail_string(const HfEvent *event, const char *key)
+/* A string of an event's detail, or NULL. */
+char *
+hf_event_detail(const HfEvent *event, const char *key)
 {
 	JsonbValue	value;
 
@@ -264,9 +276,9 @@ decision_of(const HfHistory *h, HfDecision *d)
 {
 	const HfEvent *e = h->decided ? &h->decision : &h->end;
 
-	d->reason = detail_string(e, "reason");
-	d->rule = detail_string(e, "rule");
-	d->because = detail_string(e, "because");
+	d->reason = hf_event_detail(e, "reason");
+	d->rule = hf_event_detail(e, "rule");
+	d->because = hf_event_detail(e, "because");
 	d->retry_policy = e->null[EVENT_RETRY_POLICY] ? NULL : TextDatumGetCString(e->value[EVENT_RETRY_POLICY]);
 	d->delay_ms = event_int64(e, EVENT_DELAY_MS, -1);
 	d->jitter_ms = event_int64(e, EVENT_JITTER_MS, 0);
@@ -554,11 +566,11 @@ settle_failure(HfSettle *s, FunctionCallInfo fcinfo, HfReport *report)
 	else if (strcmp(outcome, "reported") == 0)
 	{
 		const HfEvent *end = &s->history->end;
-		char	   *side_effect = detail_string(end, "side_effect");
+		char	   *side_effect = hf_event_detail(end, "side_effect");
 		bool		same = hf_text_is(end->value[EVENT_KIND], "action_attempt_failed") &&
 			same_text(end, EVENT_EXCEPTION_CLASS, report->error_class) &&
 			same_text(end, EVENT_MESSAGE, report->message) &&
-			detail_string(end, "report") != NULL && strcmp(detail_string(end, "report"), report->function) == 0 &&
+			hf_event_detail(end, "report") != NULL && strcmp(hf_event_detail(end, "report"), report->function) == 0 &&
 			(side_effect == NULL) == (report->side_effect < 0) &&
 			(side_effect == NULL || strcmp(side_effect, side_effects[report->side_effect]) == 0) &&
 			same_jsonb(detail_jsonb(end, "detail"), report->detail);
@@ -792,7 +804,7 @@ settle_resume(FunctionCallInfo fcinfo, const char *function, int64 asked_ms, HfC
 	else if (strcmp(outcome, "reported") == 0)
 	{
 		const HfEvent *end = &s->history->end;
-		char	   *report = detail_string(end, "report");
+		char	   *report = hf_event_detail(end, "report");
 		bool		same = report != NULL && strcmp(report, function) == 0 && same_text(end, EVENT_MESSAGE, reason);
 
 		decision_of(s->history, &decision);

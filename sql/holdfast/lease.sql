@@ -20,3 +20,27 @@ CREATE FUNCTION holdfast.assert_lease(job_id bigint, lease_id uuid) RETURNS time
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'holdfast_assert_lease';
 COMMENT ON FUNCTION holdfast.assert_lease(bigint, uuid)
 	IS 'the lease''s end, with the job locked until commit, or JQ001; for workers that write rows of their own';
+
+/*
+ * After a restore into another cluster, a point-in-time recovery or a failover
+ * to a standby whose clock was behind: no token is handed out at or below the
+ * highest that an outside resource has seen.
+ */
+CREATE FUNCTION holdfast.post_restore(floor bigint) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	stored bigint;
+BEGIN
+	IF floor IS NULL OR floor < 0 OR floor > 9000000000000000000 THEN
+		RAISE EXCEPTION USING ERRCODE = CASE WHEN floor IS NULL THEN '22004' ELSE '22023' END,
+			MESSAGE = 'argument "floor" must be between 0 and 9000000000000000000',
+			HINT = 'Give the highest fencing token that any outside resource has seen.';
+	END IF;
+	INSERT INTO holdfast.setting AS s (name, value) VALUES ('token_floor', (floor + 1)::text)
+	ON CONFLICT (name) DO UPDATE SET value = greatest(s.value::bigint, excluded.value::bigint)::text
+	RETURNING s.value::bigint INTO stored;
+	RETURN stored;
+END
+$$;
+COMMENT ON FUNCTION holdfast.post_restore(bigint)
+	IS 'hand out no fencing token at or below floor, the highest seen outside; never lowers it; the floor now in force';

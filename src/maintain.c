@@ -1,0 +1,166 @@
+/*-------------------------------------------------------------------------
+ *
+ * maintain.c
+ *	  Upkeep that is not SQL, and reading with the owner's rights.
+ *
+ * A claim settles the leases that have ended in what it scans.  A queue that
+ * nobody claims from, or jobs that a claim leaves alone since their end would
+ * write a stream, are settled here, by the same functions.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "holdfast.h"
+
+#include "access/xact.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_type_d.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/syscache.h"
+#include "utils/tuplestore.h"
+
+#define PENDING_IN_A_ROW 10000	/* running jobs are ahead of the backlog */
+
+PG_FUNCTION_INFO_V1(holdfast_settle_expired);
+PG_FUNCTION_INFO_V1(holdfast_next_wakeup);
+PG_FUNCTION_INFO_V1(holdfast_metrics);
+
+/* ---------------------------------------------------------------- expired leases, past deadlines */
+
+static bool
+settle_one(HfCall *call, HfRow *job)
+{
+	HfRow	   *ledger = NULL;
+	HfDecision	decision;
+	bool		expired = !hf_is_null(job, JOB_LEASE_ID);
+	bool		past = !expired && hf_text_is(hf_get(job, JOB_MODE), "execute") &&
+		!hf_is_null(job, JOB_GIVE_UP_AT) && call->now >= hf_time(job, JOB_GIVE_UP_AT);
+
+	if ((!expired && !past) || hf_lock(call, job, true) != HF_LOCKED)
+		return false;
+	if (hf_bool(job, JOB_SIDE_EFFECTS) && hf_ledger_lock(call, hf_uuid(job, JOB_KEY), true, &ledger) == HF_LEDGER_BUSY)
+		return false;
+	if (expired)
+		hf_job_lost(call, job, ledger, &decision);
+	else
+		hf_job_past_deadline(call, job, ledger);
+	return true;
+}
+
+/*
+ * holdfast.settle_expired(queue integer, max integer) returns bigint
+ *
+ * Settle leases that have ended, and pending jobs past give_up_at, of one
+ * queue: how many.  For maintain().
+ */
+Datum
+holdfast_settle_expired(PG_FUNCTION_ARGS)
+{
+	HfCall		call;
+	int32		queue_id = hf_arg_int(fcinfo, 0, "queue", PG_INT32_MIN, PG_INT32_MAX);
+	int32		max = hf_arg_int(fcinfo, 1, "max", 1, 1000000);
+	HfDispatch *dispatch;
+	HfRow	   *job;
+	int64		settled = 0;
+	int			pending = 0;
+
+	hf_begin(&call, "settle_expired", true);
+	dispatch = hf_dispatch_begin_whole(&call, queue_id);
+	while (settled < max && pending < PENDING_IN_A_ROW && (job = hf_dispatch_next(dispatch)) != NULL)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (settle_one(&call, job))
+		{
+			settled++;
+			pending = 0;
+		}
+		else
+			pending++;
+	}
+	(void) hf_dispatch_end(dispatch, false);
+	hf_end(&call);
+	PG_RETURN_INT64(settled);
+}
+
+/*
+ * holdfast.next_wakeup(queue_name text) returns integer
+ *
+ * How many ms a worker may sleep: 0 a job is due, null nothing is scheduled,
+ * at most 60,000, at most 1,000 while jobs run.  Errors: 42704, 42501.
+ */
+Datum
+holdfast_next_wakeup(PG_FUNCTION_ARGS)
+{
+	HfCall		call;
+	const HfQueue *queue;
+	int32		wait_ms;
+
+	text	   *name = hf_arg_text(fcinfo, 0, "queue_name", HF_MAX_NAME, true);
+
+	hf_begin(&call, "next_wakeup", false);
+	queue = hf_queue_by_name(name);
+	hf_check_granted(queue, HF_WORKER);
+	wait_ms = hf_dispatch_wait_ms(&call, queue->queue_id);
+	if (queue->paused && wait_ms >= 0)
+		wait_ms = 60000;
+	hf_end(&call);
+	if (wait_ms < 0)
+		PG_RETURN_NULL();
+	PG_RETURN_INT32(wait_ms);
+}
+
+/* ---------------------------------------------------------------- reading as the owner */
+
+/*
+ * Answer a set-returning function with a query that runs with the rights of
+ * the extension's owner.  The caller has checked what the effective role may
+ * see.  The text is a constant and qualifies every name.
+ */
+void
+hf_query_as_owner(FunctionCallInfo fcinfo, const char *sql, int nargs, Oid *types, Datum *values, const char *nulls)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(hf_table_oid(HF_QUEUE)));
+	Oid			owner;
+	Oid			user;
+	int			context;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for table \"%s.queue\"", HF_SCHEMA);
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	GetUserIdAndSecContext(&user, &context);
+	SetUserIdAndSecContext(owner, context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
+	SPI_connect();
+	if (SPI_execute_with_args(sql, nargs, types, values, nulls, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "unexpected result of an internal query");
+	for (uint64 i = 0; i < SPI_processed; i++)
+		tuplestore_puttuple(rsinfo->setResult, SPI_tuptable->vals[i]);
+	SPI_finish();
+	SetUserIdAndSecContext(user, context);
+}
+
+/*
+ * holdfast.metrics(queue_name text) returns setof queue_metrics
+ *
+ * One line of what an operator watches; at most some tens of ms however large
+ * the queue is.  For readers.  Errors: 42704, 42501.
+ */
+Datum
+holdfast_metrics(PG_FUNCTION_ARGS)
+{
+	HfCall		call;
+	text	   *name = hf_arg_text(fcinfo, 0, "queue_name", HF_MAX_NAME, true);
+	const HfQueue *queue;
+	Oid			types[1] = {INT4OID};
+	Datum		values[1];
+
+	InitMaterializedSRF(fcinfo, 0);
+	hf_begin(&call, "metrics", false);
+	queue = hf_queue_by_name(name);
+	hf_check_granted(queue, HF_READER);
+	values[0] = Int32GetDatum(queue->queue_id);
+	hf_query_as_owner(fcinfo, "SELECT * FROM holdfast.queue_metrics_of($1)", 1, types, values, NULL);
+	hf_end(&call);
+	return (Datum) 0;
+}

@@ -1,0 +1,785 @@
+/*-------------------------------------------------------------------------
+ *
+ * reconcile.c
+ *	  Finding out what happened: reconcile, ledger_transition, effects,
+ *	  settle_unknown, outcome.
+ *
+ * From ledger state unknown no path leads to execution but a finding: a
+ * worker's, under its lease in mode reconcile, or an operator's.  The lease is
+ * looked at before the ledger, so that the same finding again under the same
+ * lease is answered as the first was.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "holdfast.h"
+
+#include "access/stratnum.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/tuplestore.h"
+
+PG_FUNCTION_INFO_V1(holdfast_reconcile);
+PG_FUNCTION_INFO_V1(holdfast_ledger_transition);
+PG_FUNCTION_INFO_V1(holdfast_effects);
+PG_FUNCTION_INFO_V1(holdfast_settle_unknown);
+PG_FUNCTION_INFO_V1(holdfast_outcome);
+
+typedef enum Finding
+{
+	LANDED, NOT_LANDED, UNDETERMINED, ABANDONED
+} Finding;
+
+static const char *const findings[] = {"landed", "not_landed", "undetermined", NULL};
+static const char *const operator_findings[] = {"landed", "not_landed", "abandoned", NULL};
+
+static void pg_attribute_noreturn()
+illegal(HfSettle *s, const char *what, const char *hint)
+{
+	hf_remember_job_refusal(s->call, s->job, ERRCODE_HF_ILLEGAL_TRANSITION, s->function);
+	ereport(ERROR,
+			(errcode(ERRCODE_HF_ILLEGAL_TRANSITION),
+			 errmsg("%s is not possible for job " INT64_FORMAT, s->function, s->job_id),
+			 errdetail("%s", what),
+			 errhint("%s", hint)));
+}
+
+/* The child effect's row, or NULL if there is none yet. */
+static HfRow *
+find_child(HfSettle *s, text *effect, pg_uuid_t *key)
+{
+	HfRow	   *child;
+
+	hf_effect_key(hf_uuid(s->job, JOB_KEY), effect, key);
+	return hf_ledger_lock(s->call, key, false, &child) == HF_LEDGER_HELD ? child : NULL;
+}
+
+/* Whether any effect of the job is unknown still, but for the row just settled. */
+static bool
+others_unknown(HfCall *call, HfRow *ledger, const HfRow *settled)
+{
+	ListCell   *lc;
+
+	if (settled != ledger && hf_ledger_is(ledger, "unknown"))
+		return true;
+	foreach(lc, hf_ledger_children(call, ledger, false))
+	{
+		HfRow	   *child = lfirst(lc);
+
+		if (hf_ledger_is(child, "unknown") &&
+			(settled == NULL || memcmp(hf_uuid(child, LEDGER_KEY), hf_uuid(settled, LEDGER_KEY), UUID_LEN) != 0))
+			return true;
+	}
+	return false;
+}
+
+/* Why a job that would execute again may not, or NULL: its own policy says so, nothing else. */
+static const char *
+no_more_execution(HfCall *call, const HfRow *job, const HfQueue *queue)
+{
+	if (!hf_is_null(job, JOB_FINAL_REASON))
+		return text_to_cstring(hf_text(job, JOB_FINAL_REASON));
+	if (hf_int32(job, JOB_FAILURES) >= hf_job_max_attempts(job, queue))
+		return "budget";
+	if (!hf_is_null(job, JOB_GIVE_UP_AT) && call->now >= hf_time(job, JOB_GIVE_UP_AT))
+		return "deadline";
+	return NULL;
+}
+
+/* ---------------------------------------------------------------- reconcile */
+
+typedef struct Answer
+{
+	const char *outcome;
+	TimestampTz next_not_before;	/* 0: null, as the others */
+	TimestampTz lease_expires_at;
+	TimestampTz deadline_at;
+} Answer;
+
+typedef struct Found
+{
+	Finding		finding;
+	text	   *effect;			/* NULL: the action itself */
+	Jsonb	   *evidence;
+	bool		late;
+} Found;
+
+static void
+add_found_event(HfSettle *s, const Found *found, const char *state, const char *outcome, TimestampTz next, const char *reason)
+{
+	HfEvent		event;
+	HfDetail	detail = {0};
+
+	hf_event_end_of_attempt(s->call, &event, "action_reconciled", findings[found->finding], s->job);
+	hf_event_set(&event, EVENT_SIDE_EFFECT_STATE, CStringGetTextDatum(state));
+	hf_event_copy(&event, EVENT_FAILURES, s->job, JOB_FAILURES);
+	if (next != 0)
+	{
+		hf_event_set(&event, EVENT_NEXT_NOT_BEFORE, TimestampTzGetDatum(next));
+		hf_event_set(&event, EVENT_DELAY_MS, Int64GetDatum((next - s->call->now) / 1000));
+	}
+	hf_detail_cstring(&detail, "report", "reconcile");
+	hf_detail_text(&detail, "effect", found->effect);
+	hf_detail_cstring(&detail, "outcome", outcome);
+	hf_detail_cstring(&detail, "reason", reason);
+	if (found->late)
+		hf_detail_bool(&detail, "late", true);
+	hf_detail_jsonb(&detail, "evidence", found->evidence);
+	hf_event_set(&event, EVENT_DETAIL, hf_detail_end(&detail));
+	hf_event_add(s->call, &event);
+}
+
+/* Nothing is unknown any more: the job executes again, under the same lease renewed. */
+static void
+go_on(HfSettle *s, const Found *found, HfRow *settled, Answer *answer)
+{
+	HfCall	   *call = s->call;
+	const char *final = no_more_execution(call, s->job, s->queue);
+	int64		lease_ms;
+
+	if (final != NULL)
+	{
+		hf_ledger_set(call, s->ledger, s->job, "failed_terminal", (Datum) 0);
+		add_found_event(s, found, "failed_terminal", "dead", 0, final);
+		hf_job_die(call, s->job, final);
+		answer->outcome = "dead";
+		return;
+	}
+	hf_ledger_set(call, s->ledger, s->job, "started",
+				  settled == s->ledger && found->evidence ? JsonbPGetDatum(found->evidence) : (Datum) 0);
+	lease_ms = hf_lease_for(s->job, s->queue, -1);
+	answer->lease_expires_at = Max(hf_time(s->job, JOB_LEASE_EXPIRES_AT), call->now + lease_ms * 1000);
+	answer->deadline_at = call->now + hf_job_timeout_ms(s->job, s->queue) * 1000;
+	if (!hf_is_null(s->job, JOB_GIVE_UP_AT))
+		answer->deadline_at = Min(answer->deadline_at, hf_time(s->job, JOB_GIVE_UP_AT));
+	answer->outcome = "execute";
+	hf_set(s->job, JOB_LEASE_EXPIRES_AT, TimestampTzGetDatum(answer->lease_expires_at));
+	hf_set(s->job, JOB_MODE, hf_word("execute"));
+	hf_set(s->job, JOB_RUN_AFTER, TimestampTzGetDatum(hf_not_before(call->now)));
+	add_found_event(s, found, "started", "execute", 0, NULL);
+	if (!hf_update(call, s->job))
+		elog(ERROR, "a locked row was changed by another transaction");
+}
+
+/* The attempt ends; the job comes back in this mode. */
+static void
+come_back(HfSettle *s, const Found *found, const char *state, const char *mode, Answer *answer)
+{
+	const HfPolicy *policy = hf_job_policy(s->job, s->queue);
+
+	if (!hf_is_null(s->job, JOB_CANCEL_REQUESTED_AT))
+	{
+		add_found_event(s, found, state, "dead", 0, "unresolved");
+		hf_job_die(s->call, s->job, "unresolved");
+		answer->outcome = "dead";
+		return;
+	}
+	answer->outcome = "retry";
+	answer->next_not_before = hf_not_before(s->call->now + policy->reconcile_ms * 1000);
+	add_found_event(s, found, state, "retry", answer->next_not_before, NULL);
+	hf_job_requeue(s->call, s->job, answer->next_not_before, mode);
+}
+
+static void
+keep_reconciling(HfSettle *s, const Found *found, const char *state, Answer *answer)
+{
+	answer->outcome = "reconcile";
+	answer->lease_expires_at = hf_time(s->job, JOB_LEASE_EXPIRES_AT);
+	add_found_event(s, found, state, "reconcile", 0, NULL);
+	if (!hf_update(s->call, s->job))	/* the time of its last event */
+		elog(ERROR, "a locked row was changed by another transaction");
+}
+
+static void
+done(HfSettle *s, const Found *found, Answer *answer)
+{
+	add_found_event(s, found, "committed", "done", 0, NULL);
+	answer->outcome = "done";
+	hf_job_gone(s->call, s->job);
+	if (!hf_is_null(s->job, JOB_STREAM))
+		hf_stream_ended(s->call, hf_int32(s->job, JOB_QUEUE), hf_text(s->job, JOB_STREAM), true);
+}
+
+/* A finding about one effect, under the job's own lease, in mode reconcile. */
+static void
+settle_finding(HfSettle *s, Found *found, HfRow *row, Answer *answer)
+{
+	HfCall	   *call = s->call;
+	bool		child = row != s->ledger;
+	bool		more = others_unknown(call, s->ledger, row);
+	Datum		evidence = found->evidence ? JsonbPGetDatum(found->evidence) : (Datum) 0;
+
+	if (found->finding == UNDETERMINED)
+	{
+		come_back(s, found, "unknown", "reconcile", answer);
+		return;
+	}
+	if (found->finding == LANDED)
+	{
+		hf_ledger_set(call, row, s->job, "committed", evidence);
+		if (!child && !more)
+			done(s, found, answer);
+		else if (more)
+			keep_reconciling(s, found, "committed", answer);
+		else if (hf_ledger_is(s->ledger, "committed"))
+			done(s, found, answer);
+		else if (found->late)
+		{
+			/* the past counts, the future is not granted: another attempt goes on */
+			hf_ledger_set(call, s->ledger, s->job, "failed_retryable", (Datum) 0);
+			come_back(s, found, "failed_retryable", "execute", answer);
+		}
+		else
+			go_on(s, found, row, answer);
+		return;
+	}
+	if (child || more)
+		hf_ledger_set(call, row, s->job, "failed_retryable", evidence);
+	if (more)
+		keep_reconciling(s, found, "failed_retryable", answer);
+	else if (child && hf_ledger_is(s->ledger, "committed"))
+		done(s, found, answer);
+	else
+		go_on(s, found, row, answer);
+}
+
+/* What was found before under this very lease, while it is still current. */
+static bool
+found_before(HfSettle *s, const Found *found, Answer *answer)
+{
+	HfHistory  *h = s->history = palloc(sizeof(HfHistory));
+	HfEvent    *before = NULL;
+	ListCell   *lc;
+
+	if (!hf_history(s->call, s->job_id, s->lease_id, h))
+		return false;
+	foreach(lc, h->findings)
+	{
+		char	   *effect = hf_event_detail(lfirst(lc), "effect");
+
+		if (before == NULL && (effect == NULL) == (found->effect == NULL) &&
+			(effect == NULL || strcmp(effect, text_to_cstring(found->effect)) == 0))
+			before = lfirst(lc);
+	}
+	if (before == NULL)
+		return false;
+	if (!hf_text_is(before->value[EVENT_WORKER_RESULT], findings[found->finding]))
+	{
+		h->end = *before;
+		answer->outcome = hf_settle_repeat(s, false);
+		return true;
+	}
+	answer->outcome = hf_event_detail(before, "outcome");
+	answer->lease_expires_at = hf_time(s->job, JOB_LEASE_EXPIRES_AT);
+	answer->deadline_at = Min(hf_time(s->job, JOB_STARTED_AT) + hf_job_timeout_ms(s->job, s->queue) * 1000,
+							  hf_is_null(s->job, JOB_GIVE_UP_AT) ? DT_NOEND : hf_time(s->job, JOB_GIVE_UP_AT));
+	return true;
+}
+
+static void
+reconcile(HfSettle *s, Found *found, Answer *answer)
+{
+	HfRow	   *row;
+	pg_uuid_t	key;
+
+	hf_settle_ledger(s);
+	if (s->ledger == NULL)
+		illegal(s, "The job has no side effects, so nothing of it is unknown.", "Call complete() or fail().");
+	row = found->effect ? find_child(s, found->effect, &key) : s->ledger;
+	if (row == NULL || !hf_ledger_is(row, "unknown") || hf_text_is(hf_get(s->job, JOB_MODE), "execute"))
+	{
+		if (found_before(s, found, answer))
+			return;
+		illegal(s, row == NULL ? "There is no such child effect." :
+				psprintf("The ledger says %s.", text_to_cstring(hf_text(row, LEDGER_STATE))),
+				"reconcile() is for what the ledger calls unknown, in mode reconcile.");
+	}
+	found->late = s->call->now >= hf_time(s->job, JOB_LEASE_EXPIRES_AT);
+	if (found->late && found->finding == NOT_LANDED)
+	{
+		answer->outcome = hf_settle_stale(s, "not_landed grants the future, and the lease is over");
+		return;
+	}
+	hf_job_late(s->call, s->job, "reconcile");
+	settle_finding(s, found, row, answer);
+}
+
+/*
+ * holdfast.reconcile(job_id bigint, lease_id uuid, finding text,
+ *					  evidence jsonb => null, effect text => null)
+ *		returns setof reconcile_result
+ *
+ * landed settles, not_landed answers execute, undetermined ends the attempt.
+ * Errors: JQ004 where nothing is unknown, JQ008, 22004, 22023.
+ */
+Datum
+holdfast_reconcile(PG_FUNCTION_ARGS)
+{
+	HfCall		call;
+	HfSettle	s;
+	Found		found = {0};
+	Answer		answer = {0};
+	const char *outcome;
+	Datum		values[4];
+	bool		nulls[4] = {false};
+
+	hf_settle_begin(&s, &call, fcinfo, "reconcile");
+	found.finding = hf_arg_choice(fcinfo, 2, "finding", findings);
+	found.evidence = PG_ARGISNULL(3) ? NULL : PG_GETARG_JSONB_P(3);
+	found.effect = hf_arg_text(fcinfo, 4, "effect", HF_MAX_NAME, false);
+	outcome = hf_settle_find(&s, HF_FIND_SETTLE);
+	if (outcome == NULL)
+		reconcile(&s, &found, &answer);
+	else if (strcmp(outcome, "reported") == 0)
+		answer.outcome = hf_settle_repeat(&s, hf_text_is(s.history->end.value[EVENT_KIND], "action_reconciled") &&
+										  hf_text_is(s.history->end.value[EVENT_WORKER_RESULT], findings[found.finding]));
+	else
+		answer.outcome = outcome;
+	values[0] = CStringGetTextDatum(answer.outcome);
+	values[1] = TimestampTzGetDatum(answer.next_not_before);
+	values[2] = TimestampTzGetDatum(answer.lease_expires_at);
+	values[3] = TimestampTzGetDatum(answer.deadline_at);
+	nulls[1] = answer.next_not_before == 0;
+	nulls[2] = answer.lease_expires_at == 0;
+	nulls[3] = answer.deadline_at == 0;
+	hf_answer_row(fcinfo, values, nulls);
+	hf_settle_end(&s);
+	return (Datum) 0;
+}
+
+/* ---------------------------------------------------------------- ledger_transition, effects */
+
+static const char *const to_states[] = {"started", "committed", "failed_retryable", NULL};
+
+static void
+add_changed_event(HfSettle *s, text *effect, const char *from, const char *to, bool late)
+{
+	HfEvent		event;
+	HfDetail	detail = {0};
+
+	hf_event_init(s->call, &event, "action_ledger_changed", s->job);
+	hf_event_set(&event, EVENT_SIDE_EFFECT_STATE, CStringGetTextDatum(to));
+	hf_detail_text(&detail, "effect", effect);
+	hf_detail_cstring(&detail, "from", from);
+	hf_detail_cstring(&detail, "to", to);
+	if (late)
+		hf_detail_bool(&detail, "late", true);
+	hf_event_set(&event, EVENT_DETAIL, hf_detail_end(&detail));
+	hf_event_add(s->call, &event);
+	if (!hf_update(s->call, s->job))	/* the time of its last event */
+		elog(ERROR, "a locked row was changed by another transaction");
+}
+
+static void
+new_child(HfSettle *s, text *effect, pg_uuid_t *key, Datum evidence)
+{
+	HfRow	   *child = hf_ledger_new(s->call, s->job, "started");
+
+	hf_set(child, LEDGER_KEY, UUIDPGetDatum(key));
+	hf_set(child, LEDGER_PARENT_KEY, hf_get(s->job, JOB_KEY));
+	hf_set(child, LEDGER_EFFECT, PointerGetDatum(effect));
+	hf_set_null(child, LEDGER_PAYLOAD_DIGEST);
+	if (evidence != (Datum) 0)
+		hf_set(child, LEDGER_EVIDENCE, evidence);
+	hf_insert(s->call, child);
+	if (!hf_bool(s->ledger, LEDGER_HAS_EFFECTS))
+	{
+		hf_set(s->ledger, LEDGER_HAS_EFFECTS, BoolGetDatum(true));
+		hf_ledger_set(s->call, s->ledger, s->job, text_to_cstring(hf_text(s->ledger, LEDGER_STATE)), (Datum) 0);
+	}
+}
+
+/* The state after the transition; *duplicate: it was there already. */
+static const char *
+transition(HfSettle *s, const char *to, text *effect, Datum evidence, bool *duplicate)
+{
+	bool		late = s->call->now >= hf_time(s->job, JOB_LEASE_EXPIRES_AT);
+	pg_uuid_t	key;
+	HfRow	   *row;
+	char	   *from;
+
+	hf_settle_ledger(s);
+	if (s->ledger == NULL)
+		illegal(s, "The job has no side effects, so it has no ledger.", "Declare them: enqueue with side_effects => true.");
+	row = effect ? find_child(s, effect, &key) : s->ledger;
+	from = row ? text_to_cstring(hf_text(row, LEDGER_STATE)) : "none";
+	if (strcmp(from, to) == 0)
+	{
+		*duplicate = true;
+		return to;
+	}
+	if (hf_text_is(hf_get(s->job, JOB_MODE), "reconcile"))
+	{
+		hf_remember_job_refusal(s->call, s->job, ERRCODE_HF_RECONCILE_FIRST, s->function);
+		ereport(ERROR,
+				(errcode(ERRCODE_HF_RECONCILE_FIRST),
+				 errmsg("job " INT64_FORMAT " is to be reconciled before its ledger changes", s->job_id),
+				 errdetail("An effect of it is unknown."),
+				 errhint("Call holdfast.reconcile() with what the provider says.")));
+	}
+	if (!(effect != NULL && strcmp(to, "started") == 0 &&
+		  (row == NULL || strcmp(from, "planned") == 0 || strcmp(from, "failed_retryable") == 0)) &&
+		!(strcmp(from, "started") == 0 && strcmp(to, "committed") == 0) &&
+		!(effect != NULL && strcmp(from, "started") == 0 && strcmp(to, "failed_retryable") == 0))
+		illegal(s, psprintf("The ledger does not go from %s to %s this way.", from, to),
+				"docs/state-machine.md lists every move and the function that makes it.");
+	if (late && strcmp(to, "started") == 0)
+		return NULL;
+	if (row == NULL)
+		new_child(s, effect, &key, evidence);
+	else
+		hf_ledger_set(s->call, row, s->job, to, evidence);
+	hf_job_late(s->call, s->job, s->function);
+	add_changed_event(s, effect, from, to, late);
+	return to;
+}
+
+/*
+ * holdfast.ledger_transition(job_id bigint, lease_id uuid, to_state text,
+ *							  effect text => null, evidence jsonb => null)
+ *		returns setof (outcome text, state text)
+ *
+ * ok | duplicate | stale | unknown_job.  Errors: JQ003 while something is to
+ * be reconciled, JQ004 for a move that is not in the table, JQ008.
+ */
+Datum
+holdfast_ledger_transition(PG_FUNCTION_ARGS)
+{
+	HfCall		call;
+	HfSettle	s;
+	const char *to;
+	text	   *effect;
+	const char *outcome;
+	const char *state = NULL;
+	bool		duplicate = false;
+	Datum		values[2];
+	bool		nulls[2] = {false, true};
+
+	hf_settle_begin(&s, &call, fcinfo, "ledger_transition");
+	to = to_states[hf_arg_choice(fcinfo, 2, "to_state", to_states)];
+	effect = hf_arg_text(fcinfo, 3, "effect", HF_MAX_NAME, false);
+	outcome = hf_settle_find(&s, HF_FIND_SETTLE);
+	if (outcome == NULL)
+	{
+		state = transition(&s, to, effect, PG_ARGISNULL(4) ? (Datum) 0 : PG_GETARG_DATUM(4), &duplicate);
+		outcome = state == NULL ? hf_settle_stale(&s, "started grants the future, and the lease is over") :
+			duplicate ? "duplicate" : "ok";
+	}
+	else if (strcmp(outcome, "reported") == 0)
+		outcome = hf_settle_past(&s);
+	values[0] = CStringGetTextDatum(outcome);
+	if (state != NULL)
+	{
+		values[1] = CStringGetTextDatum(state);
+		nulls[1] = false;
+	}
+	hf_answer_row(fcinfo, values, nulls);
+	hf_settle_end(&s);
+	return (Datum) 0;
+}
+
+/*
+ * holdfast.effects(job_id bigint, lease_id uuid)
+ *		returns setof (effect text, idempotency_key uuid, state text, evidence jsonb)
+ *
+ * The child effects of the job, for whoever holds its lease; none otherwise.
+ */
+Datum
+holdfast_effects(PG_FUNCTION_ARGS)
+{
+	HfCall		call;
+	int64		job_id = hf_arg_bigint(fcinfo, 0, "job_id");
+	pg_uuid_t  *lease_id = hf_arg_uuid(fcinfo, 1, "lease_id");
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	HfRow	   *job;
+	HfRow	   *ledger;
+	ListCell   *lc;
+
+	InitMaterializedSRF(fcinfo, 0);
+	hf_begin(&call, "effects", false);
+	job = hf_row_for(hf_open(&call, HF_JOB));
+	ledger = hf_row_for(hf_open(&call, HF_LEDGER));
+	if (hf_find_job(job, job_id) && hf_is_granted_id(hf_int32(job, JOB_QUEUE), HF_WORKER) &&
+		!hf_is_null(job, JOB_LEASE_ID) && memcmp(hf_uuid(job, JOB_LEASE_ID), lease_id, UUID_LEN) == 0 &&
+		hf_find_key(ledger, hf_uuid(job, JOB_KEY)))
+	{
+		foreach(lc, hf_ledger_children(&call, ledger, false))
+		{
+			HfRow	   *child = lfirst(lc);
+			Datum		values[4] = {hf_get(child, LEDGER_EFFECT), hf_get(child, LEDGER_KEY),
+			hf_get(child, LEDGER_STATE), hf_get(child, LEDGER_EVIDENCE)};
+			bool		nulls[4] = {false, false, false, hf_is_null(child, LEDGER_EVIDENCE)};
+
+			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+		}
+	}
+	hf_end(&call);
+	return (Datum) 0;
+}
+
+/* ---------------------------------------------------------------- settle_unknown */
+
+typedef struct Settling
+{
+	HfCall	   *call;
+	pg_uuid_t  *key;
+	HfRow	   *row;			/* of the key: a parent's or a child's */
+	HfRow	   *ledger;			/* of the job's own key; row itself, or its parent */
+	HfRow	   *job;			/* live or dead */
+	bool		live;
+} Settling;
+
+static void pg_attribute_noreturn()
+cannot_settle(Settling *s, const char *detail, const char *hint)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_HF_ILLEGAL_TRANSITION),
+			 errmsg("effect %s cannot be settled", DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(s->key)))),
+			 errdetail("%s", detail),
+			 errhint("%s", hint)));
+}
+
+/*
+ * From the key to the rows, locked in order: read the ledger unlocked, lock
+ * the job, lock the ledger, and start over if it names another job by then.
+ */
+static void
+lock_settling(Settling *s)
+{
+	HfCall	   *call = s->call;
+
+	for (;;)
+	{
+		HfRow	   *seen = hf_row_for(hf_open(call, HF_LEDGER));
+		int64		job_id;
+		pg_uuid_t	own_key;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!hf_find_key(seen, s->key) || !hf_is_granted_id(hf_int32(seen, LEDGER_QUEUE), HF_OPERATOR))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_OBJECT),
+					 errmsg("idempotency key %s is not known",
+							DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(s->key)))),
+					 errhint("See holdfast.unknown_effect for the keys whose effect is unknown.")));
+		job_id = hf_int64(seen, LEDGER_JOB_ID);
+		own_key = hf_is_null(seen, LEDGER_PARENT_KEY) ? *s->key : *hf_uuid(seen, LEDGER_PARENT_KEY);
+		s->job = hf_row_for(hf_open(call, HF_JOB));
+		s->live = hf_find_job(s->job, job_id);
+		if (!s->live)
+		{
+			s->job = hf_row_for(hf_open(call, HF_DEAD_JOB));
+			if (!hf_find_job(s->job, job_id))
+				s->job = NULL;
+		}
+		if (s->job != NULL && hf_lock(call, s->job, false) != HF_LOCKED)
+			continue;
+		if (hf_ledger_lock(call, &own_key, false, &s->ledger) != HF_LEDGER_HELD)
+			continue;
+		s->row = s->ledger;
+		if (memcmp(&own_key, s->key, UUID_LEN) != 0 && hf_ledger_lock(call, s->key, false, &s->row) != HF_LEDGER_HELD)
+			continue;
+		if (hf_int64(s->row, LEDGER_JOB_ID) == job_id)
+			return;
+	}
+}
+
+static void
+add_settled_event(Settling *s, HfRow *job, const char *kind, const char *finding, const char *state, text *reason,
+				  Jsonb *evidence, const char *decision)
+{
+	HfEvent		event;
+	HfDetail	detail = {0};
+
+	hf_event_init(s->call, &event, kind, job);
+	if (s->live)
+		hf_event_set_enqueued(&event, job);
+	hf_event_set(&event, EVENT_WORKER_RESULT, CStringGetTextDatum(finding));
+	hf_event_set(&event, EVENT_SIDE_EFFECT_STATE, CStringGetTextDatum(state));
+	hf_detail_cstring(&detail, "by", GetUserNameFromId(GetUserId(), false));
+	hf_detail_text(&detail, "reason", reason);
+	hf_detail_cstring(&detail, "decision", decision);
+	hf_detail_jsonb(&detail, "evidence", evidence);
+	hf_event_set(&event, EVENT_DETAIL, hf_detail_end(&detail));
+	hf_event_add(s->call, &event);
+}
+
+/* A dead job's row goes, since its effect has landed; or its reason changes. */
+static void
+settle_dead(Settling *s, const char *reason)
+{
+	bool		stored;
+
+	if (reason == NULL)
+		stored = hf_delete(s->call, s->job);
+	else
+	{
+		hf_set(s->job, DEAD_REASON, CStringGetTextDatum(reason));
+		stored = hf_update(s->call, s->job);
+	}
+	if (!stored)
+		elog(ERROR, "a locked row was changed by another transaction");
+}
+
+static void
+settle_unknown(Settling *s, Finding finding, Jsonb *evidence, text *reason, const char **state)
+{
+	HfCall	   *call = s->call;
+	bool		child = s->row != s->ledger;
+	bool		more = others_unknown(call, s->ledger, s->row);
+	const HfQueue *queue = s->job ? hf_queue_by_id(hf_int32(s->job, JOB_QUEUE)) : NULL;
+	const char *final = NULL;
+	const char *decision = NULL;
+	Datum		stored = evidence ? JsonbPGetDatum(evidence) : (Datum) 0;
+
+	*state = finding == LANDED ? "committed" : finding == NOT_LANDED ? "failed_retryable" : "failed_terminal";
+	if (s->live && finding == NOT_LANDED && !more && !child)
+	{
+		final = no_more_execution(call, s->job, queue);
+		if (final != NULL)
+			*state = "failed_terminal";
+	}
+	if (finding == ABANDONED)
+		final = "abandoned";
+	hf_ledger_set(call, s->row, s->job, *state, stored);
+	if (s->job == NULL)
+		return;
+
+	if (more)
+		decision = "reconcile";
+	else if (finding == LANDED && (!child || hf_ledger_is(s->ledger, "committed")))
+		decision = "succeeded";
+	else if (final != NULL)
+		decision = "dead";
+	else
+		decision = s->live ? "execute" : "dead";
+	add_settled_event(s, s->job, "action_reconciled", finding == LANDED ? "landed" : finding == NOT_LANDED ? "not_landed" : "abandoned",
+					  *state, reason, evidence, decision);
+	if (!s->live)
+		settle_dead(s, strcmp(decision, "succeeded") == 0 ? NULL :
+					final != NULL ? final : text_to_cstring(hf_text(s->job, DEAD_REASON)));
+	else if (strcmp(decision, "succeeded") == 0)
+		hf_job_gone(call, s->job);
+	else if (final != NULL)
+		hf_job_die(call, s->job, final);
+	else
+		hf_job_requeue(call, s->job, hf_not_before(hf_time(s->job, JOB_RUN_AFTER)), more ? "reconcile" : "execute");
+}
+
+/*
+ * holdfast.settle_unknown(idempotency_key uuid, finding text, evidence jsonb, reason text)
+ *		returns setof (state text, job_id bigint)
+ *
+ * An operator's finding about an unknown effect: landed | not_landed |
+ * abandoned.  Errors: JQ004 while the job runs (with the lease's end) or where
+ * nothing is unknown, 42704 for a key that is not known, 22004 without a
+ * reason.
+ */
+Datum
+holdfast_settle_unknown(PG_FUNCTION_ARGS)
+{
+	HfCall		call;
+	Settling	s = {0};
+	Finding		finding;
+	const char *state;
+	Datum		values[2];
+	bool		nulls[2] = {false, false};
+	Jsonb	   *evidence = PG_ARGISNULL(2) ? NULL : PG_GETARG_JSONB_P(2);
+	text	   *reason;
+
+	s.key = hf_arg_uuid(fcinfo, 0, "idempotency_key");
+	finding = hf_arg_choice(fcinfo, 1, "finding", operator_findings);
+	if (finding == UNDETERMINED)	/* its place in the operators' list */
+		finding = ABANDONED;
+	reason = hf_arg_text(fcinfo, 3, "reason", HF_MAX_TEXT, true);
+	hf_begin(&call, "settle_unknown", true);
+	s.call = &call;
+	lock_settling(&s);
+	call.now = hf_clock_now();
+	if (s.live && !hf_is_null(s.job, JOB_LEASE_ID))
+		cannot_settle(&s, psprintf("Job " INT64_FORMAT " is running; its lease ends at %s.", hf_int64(s.job, JOB_ID),
+								   timestamptz_to_str(hf_time(s.job, JOB_LEASE_EXPIRES_AT))),
+					  "Wait for its report or the end of its lease, or cancel it with force.");
+	if (!hf_ledger_is(s.row, "unknown"))
+		cannot_settle(&s, psprintf("The ledger says %s.", text_to_cstring(hf_text(s.row, LEDGER_STATE))),
+					  "Only an unknown effect is settled by an operator.");
+	if (finding == ABANDONED && s.row != s.ledger)
+		cannot_settle(&s, "It is a child effect.", "Abandon the action itself, by the key of its job.");
+	values[1] = hf_get(s.row, LEDGER_JOB_ID);
+	settle_unknown(&s, finding, evidence, reason, &state);
+	values[0] = CStringGetTextDatum(state);
+	hf_answer_row(fcinfo, values, nulls);
+	hf_end(&call);
+	return (Datum) 0;
+}
+
+/* ---------------------------------------------------------------- outcome */
+
+/* What became of the attempt, in one word. */
+static const char *
+outcome_word(const HfHistory *h, bool current)
+{
+	static const char *const words[][2] = {
+		{"action_attempt_succeeded", "completed"}, {"action_attempt_failed", "failed"}, {"action_attempt_lost", "lost"},
+		{"action_snoozed", "snoozed"}, {"action_released", "released"}, {"action_cancelled", "cancelled"},
+	{"action_purged", "cancelled"}, {"action_reconciled", "reconciled"}};
+
+	if (current)
+		return "running";
+	if (!h->known)
+		return "stale";
+	if (h->ended)
+		for (int i = 0; i < lengthof(words); i++)
+			if (hf_text_is(h->end.value[EVENT_KIND], words[i][0]))
+				return words[i][1];
+	return "lost";
+}
+
+/*
+ * holdfast.outcome(job_id bigint, lease_id uuid)
+ *		returns setof (outcome text, decision text, state text, at timestamptz)
+ *
+ * What became of an attempt, for a client whose COMMIT answer was lost:
+ * running | completed | failed | lost | snoozed | released | cancelled |
+ * reconciled | stale (the lease was never granted) | unknown_job.
+ */
+Datum
+holdfast_outcome(PG_FUNCTION_ARGS)
+{
+	HfCall		call;
+	int64		job_id = hf_arg_bigint(fcinfo, 0, "job_id");
+	pg_uuid_t  *lease_id = hf_arg_uuid(fcinfo, 1, "lease_id");
+	HfHistory  *h;
+	HfRow	   *job;
+	bool		live;
+	bool		current;
+	Datum		values[4] = {0};
+	bool		nulls[4] = {false, true, true, true};
+
+	hf_begin(&call, "outcome", false);
+	h = palloc0(sizeof(HfHistory));
+	job = hf_row_for(hf_open(&call, HF_JOB));
+	live = hf_find_job(job, job_id);
+	current = live && !hf_is_null(job, JOB_LEASE_ID) && memcmp(hf_uuid(job, JOB_LEASE_ID), lease_id, UUID_LEN) == 0;
+	if (hf_history(&call, job_id, lease_id, h) &&
+		(hf_is_granted_id(DatumGetInt32(h->last.value[EVENT_QUEUE]), HF_WORKER) ||
+		 hf_is_granted_id(DatumGetInt32(h->last.value[EVENT_QUEUE]), HF_PRODUCER)))
+	{
+		const HfEvent *at = h->ended ? &h->end : h->known ? &h->started : &h->last;
+		char	   *decision = h->decided ? hf_event_detail(&h->decision, "decision") : NULL;
+
+		values[0] = CStringGetTextDatum(outcome_word(h, current));
+		if (decision != NULL)
+		{
+			values[1] = CStringGetTextDatum(decision);
+			nulls[1] = false;
+		}
+		values[2] = live ? hf_get(job, JOB_STATUS) : hf_word("ended");
+		values[3] = at->value[EVENT_AT];
+		nulls[2] = nulls[3] = false;
+	}
+	else
+		values[0] = hf_word("unknown_job");
+	hf_answer_row(fcinfo, values, nulls);
+	hf_end(&call);
+	return (Datum) 0;
+}
