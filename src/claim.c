@@ -300,7 +300,7 @@ claim_pass(Claim *c)
 			(!hf_is_null(job, JOB_LEASE_ID) ? loss_may_end(c, job) :
 			 !hf_is_null(job, JOB_GIVE_UP_AT) && call->now >= hf_time(job, JOB_GIVE_UP_AT));
 		if (leave_to_maintain || hf_lock(call, job, true) != HF_LOCKED ||
-			(hf_bool(job, JOB_SIDE_EFFECTS) && hf_ledger_lock(call, hf_uuid(job, JOB_KEY), true, &ledger) != HF_LEDGER_HELD))
+			(hf_bool(job, JOB_SIDE_EFFECTS) && hf_ledger_lock_of(call, job, true, &ledger) != HF_LEDGER_HELD))
 		{
 			hf_dispatch_keep(dispatch);
 			continue;

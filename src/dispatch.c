@@ -283,19 +283,44 @@ begin_priority(HfDispatch *d, bool reconcile, int32 priority, Key from, Timestam
 	return scan;
 }
 
-/* The next priority of the mode that has any entry, above the present one. */
+/* The least priority above "above" (or at all) that this backend has a slot for. */
+static bool
+known_priority(HfDispatch *d, ModeScan *m, int32 *known)
+{
+	bool		found = false;
+
+	for (int i = 0; i < NSLOTS; i++)
+		if (slots[i].used && slots[i].queue_id == d->queue_id && slots[i].reconcile == m->reconcile &&
+			(!m->any_priority || slots[i].priority > m->priority) && (!found || slots[i].priority < *known))
+		{
+			*known = slots[i].priority;
+			found = true;
+		}
+	return found;
+}
+
+/*
+ * The next priority of the mode that may have an entry, above the present one.
+ * Where a slot says which to expect, only the gap before it is looked at: the
+ * scan ends at the first page's high key, rather than step over the entries of
+ * finished jobs at the front of the expected priority.
+ */
 static bool
 next_priority(HfDispatch *d, ModeScan *m)
 {
 	IndexScanDesc scan;
-	ScanKeyData keys[3];
+	ScanKeyData keys[4];
 	int			n = 0;
+	int32		expected = 0;
+	bool		known = known_priority(d, m, &expected);
 	bool		found;
 
 	int4_key(&keys[n++], 1, BTEqualStrategyNumber, F_INT4EQ, d->queue_id);
 	mode_key(&keys[n++], m->reconcile);
 	if (m->any_priority)
 		int4_key(&keys[n++], 3, BTGreaterStrategyNumber, F_INT4GT, m->priority);
+	if (known)
+		int4_key(&keys[n++], 3, BTLessStrategyNumber, F_INT4LT, expected);
 	scan = hf_index_beginscan(d->table->rel, d->index, &d->dirty, n);
 	scan->xs_want_itup = true;	/* the entry says it; the row need not be looked at */
 	index_rescan(scan, keys, n, NULL, 0);
@@ -305,10 +330,12 @@ next_priority(HfDispatch *d, ModeScan *m)
 		bool		isnull;
 
 		m->priority = DatumGetInt32(index_getattr(scan->xs_itup, 3, scan->xs_itupdesc, &isnull));
-		m->any_priority = true;
 	}
+	else if (known)
+		m->priority = expected;
+	m->any_priority |= found || known;
 	index_endscan(scan);
-	return found;
+	return found || known;
 }
 
 static void

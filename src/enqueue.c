@@ -326,7 +326,11 @@ reserve(HfCall *call, HfRow *job, Enqueued *answer)
 
 	if (hf_find_live_key(live, &answer->key))
 		mismatch(job, live, JOB_PAYLOAD_DIGEST, "declaration: without side effects");
-	ours = hf_insert_unique(call, ledger, "_pkey", &answer->key, probe) || reserve_known(call, job, probe, answer);
+	ours = hf_insert_unique(call, ledger, "_pkey", &answer->key, probe);
+	if (ours)
+		hf_ledger_note_place(ledger, job);
+	else
+		ours = reserve_known(call, job, probe, answer);
 	hf_row_free(ledger);
 	hf_row_free(live);
 	hf_row_free(probe);

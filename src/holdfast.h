@@ -82,7 +82,7 @@
 	X(JOB_SIDE_EFFECTS, "side_effects") X(JOB_TIMEOUT_MS, "timeout_ms") X(JOB_MAX_ATTEMPTS, "max_attempts") \
 	X(JOB_ACTION_KEY, "action_key") X(JOB_SUBJECT, "subject") X(JOB_SCOPE, "scope") \
 	X(JOB_CORRELATION_ID, "correlation_id") X(JOB_STREAM, "stream") X(JOB_RETRY_POLICY, "retry_policy") \
-	X(JOB_ENQUEUED_BY, "enqueued_by") X(JOB_MODE, "mode") X(JOB_RUN_AFTER, "run_after") \
+	X(JOB_ENQUEUED_BY, "enqueued_by") X(JOB_LEDGER_PLACE, "ledger_place") X(JOB_MODE, "mode") X(JOB_RUN_AFTER, "run_after") \
 	X(JOB_GIVE_UP_AT, "give_up_at") X(JOB_STATUS, "status") X(JOB_ATTEMPT_NUMBER, "attempt_number") \
 	X(JOB_FAILURES, "failures") X(JOB_RECONCILES, "reconciles") X(JOB_LOSSES, "losses") \
 	X(JOB_RESUMES, "resumes") X(JOB_FENCING_TOKEN, "fencing_token") X(JOB_LEASE_ID, "lease_id") \
@@ -209,6 +209,9 @@ struct HfTable
 	struct TableShape *shape;
 	Relation   *indexes;		/* opened when needed */
 	dlist_head	rows;			/* HfRow, not yet freed */
+	IndexScanDesc lookup;		/* kept for the next lookup of the call */
+	SnapshotData dirty;			/* its snapshot */
+	BlockNumber nblocks;		/* 0: not asked yet */
 };
 
 /* A row being read and changed: the stored version, if any, and the next. */
@@ -249,6 +252,7 @@ extern bool hf_delete(HfCall *call, HfRow *row);
 extern HfLock hf_lock(HfCall *call, HfRow *row, bool skip);
 extern bool hf_find_job(HfRow *row, int64 job_id);
 extern bool hf_find_key(HfRow *row, const pg_uuid_t *key);
+extern bool hf_find_key_at(HfRow *row, const pg_uuid_t *key, int key_column, ItemPointer place);
 extern bool hf_find_queue(HfRow *row, int32 queue_id);
 extern bool hf_find_live_key(HfRow *row, const pg_uuid_t *key);
 extern IndexScanDesc hf_index_beginscan(Relation heap, Relation index, Snapshot snapshot, int nkeys);
@@ -382,11 +386,14 @@ typedef enum HfLedgerLook
 } HfLedgerLook;
 
 extern HfLedgerLook hf_ledger_lock(HfCall *call, const pg_uuid_t *key, bool skip, HfRow **ledger);
+extern HfLedgerLook hf_ledger_lock_of(HfCall *call, const HfRow *job, bool skip, HfRow **ledger);
+extern HfRow *hf_ledger_of(HfCall *call, const HfRow *job);
 extern bool hf_ledger_is(const HfRow *ledger, const char *state);
-extern void hf_ledger_set(HfCall *call, HfRow *ledger, const HfRow *job, const char *state, Datum evidence);
+extern void hf_ledger_set(HfCall *call, HfRow *ledger, HfRow *job, const char *state, Datum evidence);
+extern void hf_ledger_note_place(const HfRow *ledger, HfRow *job);
 extern HfRow *hf_ledger_new(HfCall *call, const HfRow *job, const char *state);
 extern List *hf_ledger_children(HfCall *call, const HfRow *ledger, bool lock);
-extern int	hf_ledger_fail_children(HfCall *call, const HfRow *ledger, const HfRow *job);
+extern int	hf_ledger_fail_children(HfCall *call, const HfRow *ledger, HfRow *job);
 extern bool hf_ledger_open_child(HfCall *call, const HfRow *ledger, bool *unknown);
 extern Datum hf_ledger_effects(HfCall *call, const HfRow *ledger);
 

@@ -17,6 +17,20 @@
 #include "utils/fmgroids.h"
 #include "utils/snapmgr.h"
 
+static HfLedgerLook
+lock_found(HfCall *call, HfRow *row, bool skip, HfRow **ledger)
+{
+	HfLock		lock = hf_lock(call, row, skip);
+
+	if (lock == HF_LOCKED)
+	{
+		*ledger = row;
+		return HF_LEDGER_HELD;
+	}
+	hf_row_free(row);
+	return lock == HF_BUSY ? HF_LEDGER_BUSY : HF_LEDGER_NONE;
+}
+
 /* Find and lock the row of a key.  The caller frees *ledger. */
 HfLedgerLook
 hf_ledger_lock(HfCall *call, const pg_uuid_t *key, bool skip, HfRow **ledger)
@@ -25,22 +39,43 @@ hf_ledger_lock(HfCall *call, const pg_uuid_t *key, bool skip, HfRow **ledger)
 
 	*ledger = NULL;
 	if (hf_find_key(row, key))
-	{
-		HfLock		lock = hf_lock(call, row, skip);
-
-		if (lock == HF_LOCKED)
-		{
-			*ledger = row;
-			return HF_LEDGER_HELD;
-		}
-		if (lock == HF_BUSY)
-		{
-			hf_row_free(row);
-			return HF_LEDGER_BUSY;
-		}
-	}
+		return lock_found(call, row, skip, ledger);
 	hf_row_free(row);
 	return HF_LEDGER_NONE;
+}
+
+/* The row of a job's own key, not locked, or NULL: at its place, or by the index. */
+HfRow *
+hf_ledger_of(HfCall *call, const HfRow *job)
+{
+	HfRow	   *row = hf_row_for(hf_open(call, HF_LEDGER));
+
+	if ((!hf_is_null(job, JOB_LEDGER_PLACE) &&
+		 hf_find_key_at(row, hf_uuid(job, JOB_KEY), LEDGER_KEY, (ItemPointer) DatumGetPointer(hf_get(job, JOB_LEDGER_PLACE)))) ||
+		hf_find_key(row, hf_uuid(job, JOB_KEY)))
+		return row;
+	hf_row_free(row);
+	return NULL;
+}
+
+/* Find and lock it.  The caller frees *ledger. */
+HfLedgerLook
+hf_ledger_lock_of(HfCall *call, const HfRow *job, bool skip, HfRow **ledger)
+{
+	HfRow	   *row = hf_ledger_of(call, job);
+
+	*ledger = NULL;
+	return row == NULL ? HF_LEDGER_NONE : lock_found(call, row, skip, ledger);
+}
+
+/* The job is to remember where its ledger row has just been stored. */
+void
+hf_ledger_note_place(const HfRow *ledger, HfRow *job)
+{
+	ItemPointer place = palloc(sizeof(ItemPointerData));
+
+	*place = ledger->next->tts_tid;
+	hf_set(job, JOB_LEDGER_PLACE, PointerGetDatum(place));
 }
 
 bool
@@ -79,16 +114,9 @@ forget_unknown(HfCall *call, const HfRow *ledger)
 	hf_row_free(row);
 }
 
-/*
- * Store a state, and whose it is.  evidence 0 leaves what is there.  The row
- * must not be set twice in one call.
- */
-void
-hf_ledger_set(HfCall *call, HfRow *ledger, const HfRow *job, const char *state, Datum evidence)
+static void
+fill_state(HfCall *call, HfRow *ledger, const HfRow *job, const char *state, Datum evidence)
 {
-	bool		was_unknown = hf_ledger_is(ledger, "unknown");
-	bool		is_unknown = strcmp(state, "unknown") == 0;
-
 	hf_set(ledger, LEDGER_STATE, hf_word(state));
 	hf_set(ledger, LEDGER_CHANGED_AT, TimestampTzGetDatum(call->now));
 	if (job != NULL)
@@ -99,8 +127,31 @@ hf_ledger_set(HfCall *call, HfRow *ledger, const HfRow *job, const char *state, 
 	}
 	if (evidence != (Datum) 0)
 		hf_set(ledger, LEDGER_EVIDENCE, evidence);
-	if (!hf_update(call, ledger))
-		elog(ERROR, "a locked ledger row was changed by another transaction");
+}
+
+/*
+ * Store a state, and whose it is.  evidence 0 leaves what is there.  The row
+ * must not be set twice in one call.  The caller holds the job's lock, under
+ * which alone the state changes; the row's own lock need not be held.
+ */
+void
+hf_ledger_set(HfCall *call, HfRow *ledger, HfRow *job, const char *state, Datum evidence)
+{
+	bool		was_unknown = hf_ledger_is(ledger, "unknown");
+	bool		is_unknown = strcmp(state, "unknown") == 0;
+
+	fill_state(call, ledger, job, state, evidence);
+	while (!hf_update(call, ledger))
+	{
+		if (hf_lock(call, ledger, false) != HF_LOCKED)
+			ereport(ERROR,
+					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+					 errmsg("a ledger row was removed by another transaction"),
+					 errhint("Try again.")));
+		fill_state(call, ledger, job, state, evidence);
+	}
+	if (job != NULL && hf_is_null(ledger, LEDGER_PARENT_KEY))
+		hf_ledger_note_place(ledger, job);
 	if (is_unknown && !was_unknown)
 		note_unknown(call, ledger);
 	else if (was_unknown && !is_unknown)
@@ -184,7 +235,7 @@ hf_ledger_children(HfCall *call, const HfRow *ledger, bool lock)
  * unknown now.  Returns how many are unknown.
  */
 int
-hf_ledger_fail_children(HfCall *call, const HfRow *ledger, const HfRow *job)
+hf_ledger_fail_children(HfCall *call, const HfRow *ledger, HfRow *job)
 {
 	int			unknown = 0;
 	ListCell   *lc;

@@ -38,7 +38,7 @@ settle_one(HfCall *call, HfRow *job)
 
 	if ((!expired && !past) || hf_lock(call, job, true) != HF_LOCKED)
 		return false;
-	if (hf_bool(job, JOB_SIDE_EFFECTS) && hf_ledger_lock(call, hf_uuid(job, JOB_KEY), true, &ledger) == HF_LEDGER_BUSY)
+	if (hf_bool(job, JOB_SIDE_EFFECTS) && hf_ledger_lock_of(call, job, true, &ledger) == HF_LEDGER_BUSY)
 		return false;
 	if (expired)
 		hf_job_lost(call, job, ledger, &decision);

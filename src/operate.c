@@ -71,7 +71,7 @@ end_now(HfCall *call, HfRow *job, const char *kind, text *reason)
 	HfDetail	detail = {0};
 
 	if (hf_bool(job, JOB_SIDE_EFFECTS))
-		hf_ledger_lock(call, hf_uuid(job, JOB_KEY), false, &ledger);
+		hf_ledger_lock_of(call, job, false, &ledger);
 	if (ledger != NULL && hf_int64(ledger, LEDGER_JOB_ID) == hf_int64(job, JOB_ID))
 	{
 		unknown_children = hf_ledger_fail_children(call, ledger, job);
@@ -250,7 +250,7 @@ redrive_one(HfCall *call, HfRow *dead, text *reason, int64 *other)
 
 	hf_row_copy(job, dead, JOB_NCOLUMNS);
 	if (hf_bool(job, JOB_SIDE_EFFECTS))
-		hf_ledger_lock(call, hf_uuid(job, JOB_KEY), false, &ledger);
+		hf_ledger_lock_of(call, job, false, &ledger);
 	else if (hf_find_live_key(live, hf_uuid(job, JOB_KEY)))
 	{
 		*other = hf_int64(live, JOB_ID);

@@ -208,7 +208,7 @@ void
 hf_settle_ledger(HfSettle *s)
 {
 	if (hf_bool(s->job, JOB_SIDE_EFFECTS))
-		hf_ledger_lock(s->call, hf_uuid(s->job, JOB_KEY), false, &s->ledger);
+		hf_ledger_lock_of(s->call, s->job, false, &s->ledger);
 }
 
 /* ---------------------------------------------------------------- answers */
@@ -318,13 +318,41 @@ same_jsonb(Jsonb *a, Jsonb *b)
 /* ---------------------------------------------------------------- complete */
 
 /*
+ * The usual case of a completion, without a lock first: the job runs under
+ * this lease in mode execute, and is deleted as it was read.  false: it is not
+ * so, or was changed meanwhile; nothing has been written.
+ */
+static bool
+delete_held(HfSettle *s)
+{
+	s->job = hf_row_for(hf_open(s->call, HF_JOB));
+	if (hf_find_job(s->job, s->job_id) && !hf_is_null(s->job, JOB_LEASE_ID) &&
+		memcmp(hf_uuid(s->job, JOB_LEASE_ID), s->lease_id, UUID_LEN) == 0 &&
+		hf_text_is(hf_get(s->job, JOB_MODE), "execute") &&
+		hf_is_granted_id(hf_int32(s->job, JOB_QUEUE), HF_WORKER))
+	{
+		hf_lease_check_committed(s->call, s->job, s->function);
+		if (hf_delete(s->call, s->job))
+		{
+			s->call->now = hf_clock_now();	/* there may have been a wait */
+			if (hf_bool(s->job, JOB_SIDE_EFFECTS))
+				s->ledger = hf_ledger_of(s->call, s->job);
+			return true;
+		}
+	}
+	release_rows(s);
+	return false;
+}
+
+/*
  * Complete one job: the outcome.  result is jsonb, or 0.
  */
 const char *
 hf_complete_one(HfSettle *s, Datum result)
 {
 	HfCall	   *call = s->call;
-	const char *outcome = hf_settle_find(s, HF_FIND_SETTLE);
+	bool		deleted = delete_held(s);
+	const char *outcome = deleted ? NULL : hf_settle_find(s, HF_FIND_SETTLE);
 	Jsonb	   *given = result ? DatumGetJsonbP(result) : NULL;
 	HfEvent		event;
 	HfDetail	detail = {0};
@@ -340,7 +368,8 @@ hf_complete_one(HfSettle *s, Datum result)
 								(hf_text_is(s->history->end.value[EVENT_KIND], "action_reconciled") &&
 								 hf_text_is(s->history->end.value[EVENT_WORKER_RESULT], "landed")));
 	}
-	hf_settle_ledger(s);
+	if (!deleted)
+		hf_settle_ledger(s);
 	if (hf_text_is(hf_get(s->job, JOB_MODE), "reconcile") ||
 		(s->ledger != NULL && hf_bool(s->ledger, LEDGER_HAS_EFFECTS) && hf_ledger_open_child(call, s->ledger, &unknown)))
 	{
@@ -366,7 +395,8 @@ hf_complete_one(HfSettle *s, Datum result)
 		hf_ledger_set(call, s->ledger, s->job, "committed", result);
 	if (!hf_is_null(s->job, JOB_STREAM))
 		hf_stream_ended(call, hf_int32(s->job, JOB_QUEUE), hf_text(s->job, JOB_STREAM), true);
-	hf_job_gone(call, s->job);
+	if (!deleted)
+		hf_job_gone(call, s->job);
 	return "completed";
 }
 

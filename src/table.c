@@ -404,6 +404,8 @@ hf_close(HfTable *table)
 {
 	while (!dlist_is_empty(&table->rows))
 		hf_row_free(dlist_head_element(HfRow, node, &table->rows));
+	if (table->lookup != NULL)
+		index_endscan(table->lookup);
 	for (int i = 0; i < table->shape->nindexes; i++)
 		if (table->indexes[i] != NULL)
 			index_close(table->indexes[i], NoLock);
@@ -681,7 +683,7 @@ hf_index_beginscan(Relation heap, Relation index, Snapshot snapshot, int nkeys)
 
 /*
  * Find a row by an equality on the first column of one of our indexes, into
- * row->stored, and load it.  With "dirty", *dirty tells who is at work on it.
+ * row->stored, and load it.
  */
 static bool
 find_with(HfRow *row, Relation index, RegProcedure equal, Datum value, Snapshot snapshot)
@@ -700,15 +702,47 @@ find_with(HfRow *row, Relation index, RegProcedure equal, Datum value, Snapshot 
 	return found;
 }
 
+/*
+ * The same with a dirty snapshot, by a scan that the table keeps for the next
+ * lookup of the call: a scan's workspace is too large to make it each time.
+ */
+static bool
+find_dirty(HfRow *row, Relation index, RegProcedure equal, Datum value)
+{
+	HfTable    *table = row->table;
+	ScanKeyData key;
+	bool		found;
+
+	if (table->lookup != NULL && table->lookup->indexRelation != index)
+	{
+		index_endscan(table->lookup);
+		table->lookup = NULL;
+	}
+	if (table->lookup == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(table));
+
+		InitDirtySnapshot(table->dirty);
+		table->lookup = hf_index_beginscan(table->rel, index, &table->dirty, 1);
+		MemoryContextSwitchTo(old);
+	}
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, equal, value);
+	index_rescan(table->lookup, &key, 1, NULL, 0);
+	found = index_getnext_slot(table->lookup, ForwardScanDirection, row->stored) &&
+		!TransactionIdIsValid(table->dirty.xmin);
+	index_rescan(table->lookup, NULL, 0, NULL, 0);	/* gives its pins back */
+	if (found)
+		hf_row_load(row);
+	return found;
+}
+
 static bool
 find(HfRow *row, Relation index, RegProcedure equal, Datum value)
 {
-	SnapshotData dirty;
 	Snapshot	latest;
 	bool		found;
 
-	InitDirtySnapshot(dirty);
-	if (find_with(row, index, equal, value, &dirty) && !TransactionIdIsValid(dirty.xmin))
+	if (find_dirty(row, index, equal, value))
 		return true;
 	latest = RegisterSnapshot(GetLatestSnapshot());
 	found = find_with(row, index, equal, value, latest);
@@ -742,6 +776,28 @@ bool
 hf_find_live_key(HfRow *row, const pg_uuid_t *key)
 {
 	return find(row, hf_index(row->table, "_live_key"), F_UUID_EQ, UUIDPGetDatum(key));
+}
+
+/*
+ * The row of a key where it was last known to lie.  A place is only a hint:
+ * what is there must be the newest version of a row of this key, else the
+ * caller asks the index.
+ */
+bool
+hf_find_key_at(HfRow *row, const pg_uuid_t *key, int key_column, ItemPointer place)
+{
+	HfTable    *table = row->table;
+	SnapshotData dirty;
+
+	if (table->nblocks == 0)
+		table->nblocks = RelationGetNumberOfBlocks(table->rel);
+	if (!ItemPointerIsValid(place) || ItemPointerGetBlockNumber(place) >= table->nblocks)
+		return false;
+	InitDirtySnapshot(dirty);
+	if (!table_tuple_fetch_row_version(table->rel, place, &dirty, row->stored) || TransactionIdIsValid(dirty.xmin))
+		return false;
+	hf_row_load(row);
+	return memcmp(hf_uuid(row, key_column), key, UUID_LEN) == 0;
 }
 
 /* ---------------------------------------------------------------- unique insertion */

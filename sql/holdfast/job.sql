@@ -25,6 +25,7 @@ CREATE TABLE holdfast.job (
 	stream				text		COLLATE "C",
 	retry_policy		text		COLLATE "C",
 	enqueued_by			text		COLLATE "C" NOT NULL,
+	ledger_place		tid,
 	mode				text		COLLATE "C" NOT NULL CHECK (mode IN ('execute', 'reconcile')),
 	run_after			timestamptz	NOT NULL CHECK (isfinite(run_after)),
 	give_up_at			timestamptz	CHECK (isfinite(give_up_at)),
@@ -62,6 +63,7 @@ COMMENT ON COLUMN holdfast.job.reconciles IS 'attempts charged or lost in mode r
 COMMENT ON COLUMN holdfast.job.losses IS 'leases that ended with nobody reporting, against the policy''s max_lost';
 COMMENT ON COLUMN holdfast.job.resumes IS 'snoozes and releases in a row';
 COMMENT ON COLUMN holdfast.job.fencing_token IS 'the last one handed out; greater than every one before';
+COMMENT ON COLUMN holdfast.job.ledger_place IS 'where the ledger row was last known to lie: a hint, checked before it is believed';
 COMMENT ON COLUMN holdfast.job.final_reason IS 'why the job will be dead once its unknown effect is found not to have landed';
 COMMENT ON COLUMN holdfast.job.started_at IS 'when the running attempt was claimed';
 COMMENT ON COLUMN holdfast.job.last_event_at IS 'time of the latest event, so that event times never go back';
