@@ -33,6 +33,7 @@
 #include "miscadmin.h"
 #include "optimizer/optimizer.h"
 #include "rewrite/rewriteHandler.h"
+#include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
@@ -788,13 +789,20 @@ hf_find_key_at(HfRow *row, const pg_uuid_t *key, int key_column, ItemPointer pla
 {
 	HfTable    *table = row->table;
 	SnapshotData dirty;
+	Buffer		buffer;
+	bool		found;
 
 	if (table->nblocks == 0)
 		table->nblocks = RelationGetNumberOfBlocks(table->rel);
 	if (!ItemPointerIsValid(place) || ItemPointerGetBlockNumber(place) >= table->nblocks)
 		return false;
+	/* an index scan prunes the pages it visits, which keeps updates HOT; so does this */
+	buffer = ReadBuffer(table->rel, ItemPointerGetBlockNumber(place));
+	heap_page_prune_opt(table->rel, buffer);
 	InitDirtySnapshot(dirty);
-	if (!table_tuple_fetch_row_version(table->rel, place, &dirty, row->stored) || TransactionIdIsValid(dirty.xmin))
+	found = table_tuple_fetch_row_version(table->rel, place, &dirty, row->stored) && !TransactionIdIsValid(dirty.xmin);
+	ReleaseBuffer(buffer);
+	if (!found)
 		return false;
 	hf_row_load(row);
 	return memcmp(hf_uuid(row, key_column), key, UUID_LEN) == 0;

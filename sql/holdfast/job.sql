@@ -6,7 +6,9 @@ SELECT pg_catalog.pg_extension_config_dump('holdfast.job_id_seq', '');
 /*
  * Column order is deliberate.  A claim and a settlement write the middle
  * section only, so that the WAL record of a HOT update, which leaves out the
- * common prefix and suffix of the two versions, stays small.
+ * common prefix and suffix of the two versions, stays small.  fillfactor
+ * leaves room on a page for a claimed version of each of its jobs: a batch of
+ * claims changes them all before any old version can be pruned.
  */
 CREATE TABLE holdfast.job (
 	job_id				bigint		NOT NULL,
@@ -55,7 +57,7 @@ CREATE TABLE holdfast.job (
 	CHECK (status = 'pending' OR attempt_number > 0),
 	CHECK (mode = 'execute' OR side_effects),
 	PRIMARY KEY (job_id)
-) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.1);
+) WITH (fillfactor = 45, autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.1);
 COMMENT ON TABLE holdfast.job IS 'live jobs only: a success deletes its row, a failure that ends moves it to dead_job';
 COMMENT ON COLUMN holdfast.job.failures IS 'attempts charged to the budget since the last redrive: the n of the backoff formula';
 COMMENT ON COLUMN holdfast.job.attempt_number IS 'claims so far, from 1; never goes back';
