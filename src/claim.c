@@ -262,7 +262,7 @@ decide(Claim *c, HfDispatch *dispatch, HfRow *job, HfRow *ledger)
 		defer(c, job, until, "stream_open",
 			  psprintf("stream %s is open", text_to_cstring(hf_text(job, JOB_STREAM))));
 	}
-	else if (ledger != NULL && hf_ledger_is(ledger, "unknown") && hf_text_is(hf_get(job, JOB_MODE), "execute"))
+	else if (ledger != NULL && hf_text_is(hf_get(job, JOB_MODE), "execute") && hf_ledger_any_unknown(call, ledger))
 	{
 		/* no path leads from unknown to execution but a finding */
 		hf_set(job, JOB_MODE, hf_word("reconcile"));

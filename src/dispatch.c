@@ -573,6 +573,7 @@ hf_dispatch_begin(HfCall *call, int32 queue_id, bool execute, bool reconcile)
 	d->queue_id = queue_id;
 	d->table = hf_open(call, HF_JOB);
 	d->index = hf_index(d->table, "_dispatch");
+	call->now = hf_clock_now(); /* there may have been a wait */
 	d->use_hints = (scan_hint != HINT_OFF);
 	InitDirtySnapshot(d->dirty);
 	if (execute)
@@ -679,23 +680,42 @@ next_run_after(HfDispatch *d, ModeScan *m)
 }
 
 /*
+ * Whether a claim would have the candidate.  The lost lease of a job with a
+ * stream may be left to maintain(), and where reconcile is separate a claim of
+ * all modes hands out no reconcile job: nobody is to poll hot for those.
+ */
+static bool
+wanted_now(const HfQueue *queue, const HfRow *job)
+{
+	if (!hf_is_null(job, JOB_LEASE_ID) && !hf_is_null(job, JOB_STREAM))
+		return false;
+	return !queue->reconcile_separate || hf_text_is(hf_get(job, JOB_MODE), "execute");
+}
+
+/*
  * Milliseconds until a job of the queue may be due: 0 now, -1 nothing is
  * scheduled; at most 60,000, and at most 1,000 while jobs run, since a lease
  * can end or a job be released.
  */
 int32
-hf_dispatch_wait_ms(HfCall *call, int32 queue_id)
+hf_dispatch_wait_ms(HfCall *call, const HfQueue *queue)
 {
-	HfDispatch *d = hf_dispatch_begin_whole(call, queue_id);
-	bool		due = hf_dispatch_next(d) != NULL;
-	bool		running = false;
+	HfDispatch *d = hf_dispatch_begin_whole(call, queue->queue_id);
+	HfRow	   *job;
+	bool		due = false;
+	bool		soon = false;	/* something that may be due at any time */
 	TimestampTz next = DT_NOEND;
 
+	while (!due && (job = hf_dispatch_next(d)) != NULL)
+	{
+		due = wanted_now(queue, job);
+		soon = true;
+	}
 	for (int i = 0; i < d->nmodes && !due; i++)
 	{
 		ModeScan	m = d->modes[i];
 
-		running |= m.met_running;
+		soon |= m.met_running;
 		m.any_priority = false;
 		m.row = hf_row_for(d->table);
 		while (next_priority(d, &m))
@@ -705,7 +725,7 @@ hf_dispatch_wait_ms(HfCall *call, int32 queue_id)
 	if (due)
 		return 0;
 	if (next == DT_NOEND)
-		return running ? 1000 : -1;
+		return soon ? 1000 : -1;
 	next = (next - call->now + 999) / 1000;
-	return Min(next, running ? 1000 : 60000);
+	return Min(next, soon ? 1000 : 60000);
 }

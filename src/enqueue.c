@@ -223,6 +223,19 @@ mismatch(const HfRow *job, const HfRow *known, int digest_column, const char *wh
 			 errhint("One key is one intent: for another one raise intent_version, or change the scope.")));
 }
 
+/* JQ007: with side effects the ledger keeps the key, without them only the live job does. */
+static void
+other_declaration(const HfRow *job, const char *known)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_HF_INTENT_MISMATCH),
+			 errmsg("idempotency key %s is known %s side effects",
+					DatumGetCString(DirectFunctionCall1(uuid_out, hf_get(job, JOB_KEY))), known),
+			 errdetail("This job declares the opposite; its payload's digest is %s.",
+					   hf_hex(DatumGetByteaPP(hf_get(job, JOB_PAYLOAD_DIGEST)))),
+			 errhint("Declare side_effects as before, or make it another intent with intent_version or scope.")));
+}
+
 /* JQ007 unless the known row, of ledger or job, is of the same intent. */
 static void
 check_same_intent(const HfRow *job, const HfRow *known, int subject, int action, int scope, int version, int digest)
@@ -291,7 +304,7 @@ reserve_known(HfCall *call, HfRow *job, HfRow *ledger, Enqueued *answer)
 		}
 		if (hf_ledger_is(ledger, "committed"))
 			outcome = "already_committed";
-		else if (hf_ledger_is(ledger, "unknown"))
+		else if (hf_ledger_any_unknown(call, ledger))
 			outcome = "unknown_effect";
 		else if (hf_ledger_is(ledger, "failed_terminal"))
 			outcome = "dead";
@@ -325,7 +338,7 @@ reserve(HfCall *call, HfRow *job, Enqueued *answer)
 	bool		ours;
 
 	if (hf_find_live_key(live, &answer->key))
-		mismatch(job, live, JOB_PAYLOAD_DIGEST, "declaration: without side effects");
+		other_declaration(job, "without");
 	ours = hf_insert_unique(call, ledger, "_pkey", &answer->key, probe);
 	if (ours)
 		hf_ledger_note_place(ledger, job);
@@ -354,7 +367,7 @@ enqueue_without_effects(HfCall *call, HfRow *job, Enqueued *answer)
 	HfRow	   *ledger = hf_row_for(hf_open(call, HF_LEDGER));
 
 	if (hf_find_key(ledger, &answer->key))
-		mismatch(job, ledger, LEDGER_PAYLOAD_DIGEST, "declaration: with side effects");
+		other_declaration(job, "with");
 	for (;;)
 	{
 		settle_turn(job);
@@ -420,6 +433,7 @@ queue_of(HfCall *call, FunctionCallInfo fcinfo)
 
 	hf_open(call, HF_JOB);
 	hf_config_check();
+	call->now = hf_clock_now(); /* there may have been a wait */
 	queue = hf_queue_by_name(hf_arg_text(fcinfo, 0, "queue_name", HF_MAX_NAME, true));
 	hf_check_granted(queue, HF_PRODUCER);
 	return queue;

@@ -395,6 +395,7 @@ extern HfRow *hf_ledger_new(HfCall *call, const HfRow *job, const char *state);
 extern List *hf_ledger_children(HfCall *call, const HfRow *ledger, bool lock);
 extern int	hf_ledger_fail_children(HfCall *call, const HfRow *ledger, HfRow *job);
 extern bool hf_ledger_open_child(HfCall *call, const HfRow *ledger, bool *unknown);
+extern bool hf_ledger_any_unknown(HfCall *call, const HfRow *ledger);
 extern Datum hf_ledger_effects(HfCall *call, const HfRow *ledger);
 
 /* ---------------------------------------------------------------- job.c: the state machine of a job */
@@ -486,6 +487,10 @@ extern void hf_complete_many(HfCall *call, FunctionCallInfo fcinfo, int ids_arg,
 							 HfCompleted put, void *put_arg);
 extern Datum hf_answer_row(FunctionCallInfo fcinfo, Datum *values, bool *nulls);
 
+/* ---------------------------------------------------------------- operate.c: operators */
+
+extern void hf_detail_operator(HfDetail *detail, const text *reason);
+
 /* ---------------------------------------------------------------- stream.c: breakers */
 
 extern void hf_stream_ended(HfCall *call, int32 queue_id, text *stream, bool success);
@@ -507,7 +512,7 @@ extern HfRow *hf_dispatch_next(HfDispatch *dispatch);
 extern void hf_dispatch_keep(HfDispatch *dispatch);	/* the last one stays where it is: others may want it */
 extern void hf_dispatch_running_until(HfDispatch *dispatch, TimestampTz lease_end);
 extern bool hf_dispatch_end(HfDispatch *dispatch, bool answered_short);
-extern int32 hf_dispatch_wait_ms(HfCall *call, int32 queue_id);
+extern int32 hf_dispatch_wait_ms(HfCall *call, const struct HfQueue *queue);
 extern void hf_dispatch_pending(int32 queue_id, bool reconcile, int32 priority, TimestampTz run_after, int64 job_id);
 
 /* ---------------------------------------------------------------- clock.c */

@@ -170,6 +170,7 @@ typedef struct Failure
 	const char *final;			/* why this failure ends the job, or NULL */
 	bool		asked;			/* the delay is what the worker asked for */
 	bool		raised;			/* ... raised to the least allowed */
+	bool		capped;			/* ... or cut to max_reset */
 } Failure;
 
 static bool
@@ -208,8 +209,11 @@ choose_delay(Failure *f, HfRow *job, HfDecision *d)
 		least = (f->rule.disposition == HF_HONOR_RESET && !f->report->retry_always) ? d->delay_ms : p->min_ms;
 		if (f->reconciling)
 			least = Max(least, p->reconcile_ms);
-		if (!f->report->retry_always)
-			asked = Min(asked, p->max_reset_ms);
+		if (!f->report->retry_always && asked > p->max_reset_ms)
+		{
+			asked = p->max_reset_ms;
+			f->capped = true;
+		}
 		f->asked = true;
 		f->raised = (asked < least);
 		if (asked >= least || least != d->delay_ms)
@@ -370,7 +374,7 @@ come_back(HfCall *call, Failure *f, HfRow *job, const char *ledger_state, HfDeci
 	d->because = psprintf("%s; %s in " INT64_FORMAT ".%03d s by policy %s%s%s", describe(f, job, d),
 						  reconcile ? "the effect is unknown, to be reconciled" : "next attempt",
 						  d->delay_ms / 1000, (int) (d->delay_ms % 1000), d->retry_policy,
-						  f->asked ? ", as asked" : "", f->raised ? " but raised to the least delay" : "");
+						  f->asked ? ", as asked" : "", f->raised ? " but raised to the least delay" : f->capped ? " but cut to max_reset" : "");
 	add_decision_event(call, f, job, reconcile ? "action_reconcile_scheduled" : "action_retry_scheduled", ledger_state, d);
 	hf_job_requeue(call, job, d->next_not_before, reconcile ? "reconcile" : "execute");
 }

@@ -270,6 +270,20 @@ hf_ledger_open_child(HfCall *call, const HfRow *ledger, bool *unknown)
 	return open;
 }
 
+/* Whether the action, or any child effect of it, is unknown. */
+bool
+hf_ledger_any_unknown(HfCall *call, const HfRow *ledger)
+{
+	ListCell   *lc;
+
+	if (hf_ledger_is(ledger, "unknown"))
+		return true;
+	foreach(lc, hf_ledger_children(call, ledger, false))
+		if (hf_ledger_is(lfirst(lc), "unknown"))
+			return true;
+	return false;
+}
+
 /* {"charge": {"state": ..., "key": ..., "evidence": ...}, ...}, or 0 where there are none */
 Datum
 hf_ledger_effects(HfCall *call, const HfRow *ledger)

@@ -100,7 +100,7 @@ holdfast_next_wakeup(PG_FUNCTION_ARGS)
 	hf_begin(&call, "next_wakeup", false);
 	queue = hf_queue_by_name(name);
 	hf_check_granted(queue, HF_WORKER);
-	wait_ms = hf_dispatch_wait_ms(&call, queue->queue_id);
+	wait_ms = hf_dispatch_wait_ms(&call, queue);
 	if (queue->paused && wait_ms >= 0)
 		wait_ms = 60000;
 	hf_end(&call);

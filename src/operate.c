@@ -29,8 +29,8 @@ PG_FUNCTION_INFO_V1(holdfast_pause_queue);
 PG_FUNCTION_INFO_V1(holdfast_resume_queue);
 
 /* Who asked, and why. */
-static void
-detail_operator(HfDetail *detail, const text *reason)
+void
+hf_detail_operator(HfDetail *detail, const text *reason)
 {
 	hf_detail_cstring(detail, "by", GetUserNameFromId(GetUserId(), false));
 	hf_detail_text(detail, "reason", reason);
@@ -49,7 +49,7 @@ request_cancel(HfCall *call, HfRow *job, text *reason)
 		return;
 	hf_set(job, JOB_CANCEL_REQUESTED_AT, TimestampTzGetDatum(call->now));
 	hf_event_init(call, &event, "action_cancel_requested", job);
-	detail_operator(&detail, reason);
+	hf_detail_operator(&detail, reason);
 	hf_event_set(&event, EVENT_DETAIL, hf_detail_end(&detail));
 	hf_event_add(call, &event);
 	if (!hf_update(call, job))
@@ -86,7 +86,7 @@ end_now(HfCall *call, HfRow *job, const char *kind, text *reason)
 	hf_event_set_enqueued(&event, job);
 	if (ledger != NULL)
 		hf_event_copy(&event, EVENT_SIDE_EFFECT_STATE, ledger, LEDGER_STATE);
-	detail_operator(&detail, reason);
+	hf_detail_operator(&detail, reason);
 	hf_detail_cstring(&detail, "decision", unknown ? "dead" : "cancelled");
 	hf_event_set(&event, EVENT_DETAIL, hf_detail_end(&detail));
 	hf_event_add(call, &event);
@@ -289,7 +289,7 @@ redrive_one(HfCall *call, HfRow *dead, text *reason, int64 *other)
 	hf_event_set(&event, EVENT_NEXT_NOT_BEFORE, hf_get(job, JOB_RUN_AFTER));
 	if (ledger != NULL)
 		hf_event_copy(&event, EVENT_SIDE_EFFECT_STATE, ledger, LEDGER_STATE);
-	detail_operator(&detail, reason);
+	hf_detail_operator(&detail, reason);
 	hf_detail_text(&detail, "was_dead_by", hf_text(dead, DEAD_REASON));
 	hf_detail_int(&detail, "failures_before", hf_int32(dead, JOB_FAILURES));
 	hf_event_set(&event, EVENT_DETAIL, hf_detail_end(&detail));
@@ -440,6 +440,7 @@ set_paused(FunctionCallInfo fcinfo, const char *function, bool paused)
 	text	   *reason = hf_arg_text(fcinfo, 1, "reason", HF_MAX_TEXT, false);
 	const HfQueue *queue;
 	HfRow	   *row;
+	HfDetail	detail = {0};
 
 	hf_begin(&call, function, true);
 	queue = hf_queue_by_name(name);
@@ -454,6 +455,8 @@ set_paused(FunctionCallInfo fcinfo, const char *function, bool paused)
 			hf_set_null(row, QUEUE_PAUSE_REASON);
 		hf_update(&call, row);
 		CacheInvalidateRelcache(row->table->rel);
+		hf_detail_operator(&detail, reason);
+		hf_finding(&call, paused ? "queue_paused" : "queue_resumed", queue->queue_id, NULL, NULL, hf_detail_end(&detail));
 	}
 	hf_row_free(row);
 	hf_end(&call);

@@ -620,45 +620,83 @@ settle_dead(Settling *s, const char *reason)
 		elog(ERROR, "a locked row was changed by another transaction");
 }
 
+/* Abandoning an action abandons what is unknown of its parts. */
+static void
+abandon_children(Settling *s)
+{
+	ListCell   *lc;
+
+	foreach(lc, hf_ledger_children(s->call, s->ledger, true))
+		if (hf_ledger_is(lfirst(lc), "unknown"))
+			hf_ledger_set(s->call, lfirst(lc), s->job, "failed_terminal", (Datum) 0);
+}
+
+/* The job of a ledger row whose own row is gone, as far as the ledger tells it. */
+static HfRow *
+job_of_ledger(Settling *s)
+{
+	static const int pairs[][2] = {{JOB_ID, LEDGER_JOB_ID}, {JOB_KEY, LEDGER_KEY}, {JOB_QUEUE, LEDGER_QUEUE},
+		{JOB_ATTEMPT_NUMBER, LEDGER_ATTEMPT_NUMBER}, {JOB_SUBJECT, LEDGER_SUBJECT}, {JOB_ACTION_KEY, LEDGER_ACTION_KEY}};
+	HfRow	   *job = hf_row_new(hf_open(s->call, HF_JOB));
+
+	for (int i = 0; i < lengthof(pairs); i++)
+		hf_set(job, pairs[i][0], hf_get(s->ledger, pairs[i][1]));
+	hf_set(job, JOB_CORRELATION_ID,
+		   CStringGetTextDatum(DatumGetCString(DirectFunctionCall1(uuid_out, hf_get(s->ledger, LEDGER_KEY)))));
+	hf_set(job, JOB_MODE, hf_word("reconcile"));
+	return job;
+}
+
+/* What becomes of the job once the effect is settled. */
+static const char *
+decide_settled(Settling *s, Finding finding, bool more, const char **final)
+{
+	const HfQueue *queue = s->job ? hf_queue_by_id(hf_int32(s->job, JOB_QUEUE)) : NULL;
+
+	*final = NULL;
+	if (finding == ABANDONED)
+	{
+		*final = "abandoned";
+		return "dead";
+	}
+	if (more)
+		return "reconcile";
+	if (hf_ledger_is(s->ledger, "committed") || (finding == LANDED && s->row == s->ledger))
+		return "succeeded";
+	if (s->live)
+		*final = no_more_execution(s->call, s->job, queue);
+	return s->live && *final == NULL ? "execute" : "dead";
+}
+
 static void
 settle_unknown(Settling *s, Finding finding, Jsonb *evidence, text *reason, const char **state)
 {
 	HfCall	   *call = s->call;
-	bool		child = s->row != s->ledger;
 	bool		more = others_unknown(call, s->ledger, s->row);
-	const HfQueue *queue = s->job ? hf_queue_by_id(hf_int32(s->job, JOB_QUEUE)) : NULL;
-	const char *final = NULL;
-	const char *decision = NULL;
-	Datum		stored = evidence ? JsonbPGetDatum(evidence) : (Datum) 0;
+	const char *final;
+	const char *decision = decide_settled(s, finding, more, &final);
 
 	*state = finding == LANDED ? "committed" : finding == NOT_LANDED ? "failed_retryable" : "failed_terminal";
-	if (s->live && finding == NOT_LANDED && !more && !child)
-	{
-		final = no_more_execution(call, s->job, queue);
-		if (final != NULL)
-			*state = "failed_terminal";
-	}
+	if (s->row == s->ledger && final != NULL)
+		*state = "failed_terminal";
 	if (finding == ABANDONED)
-		final = "abandoned";
-	hf_ledger_set(call, s->row, s->job, *state, stored);
+		abandon_children(s);
+	hf_ledger_set(call, s->row, s->job, *state, evidence ? JsonbPGetDatum(evidence) : (Datum) 0);
+	if (s->row != s->ledger && final != NULL)
+		hf_ledger_set(call, s->ledger, s->job, "failed_terminal", (Datum) 0);
+	add_settled_event(s, s->job ? s->job : job_of_ledger(s), "action_reconciled",
+					  finding == ABANDONED ? "abandoned" : findings[finding], *state, reason, evidence, decision);
 	if (s->job == NULL)
 		return;
-
-	if (more)
-		decision = "reconcile";
-	else if (finding == LANDED && (!child || hf_ledger_is(s->ledger, "committed")))
-		decision = "succeeded";
-	else if (final != NULL)
-		decision = "dead";
-	else
-		decision = s->live ? "execute" : "dead";
-	add_settled_event(s, s->job, "action_reconciled", finding == LANDED ? "landed" : finding == NOT_LANDED ? "not_landed" : "abandoned",
-					  *state, reason, evidence, decision);
 	if (!s->live)
 		settle_dead(s, strcmp(decision, "succeeded") == 0 ? NULL :
 					final != NULL ? final : text_to_cstring(hf_text(s->job, DEAD_REASON)));
 	else if (strcmp(decision, "succeeded") == 0)
+	{
 		hf_job_gone(call, s->job);
+		if (!hf_is_null(s->job, JOB_STREAM))
+			hf_stream_ended(call, hf_int32(s->job, JOB_QUEUE), hf_text(s->job, JOB_STREAM), true);
+	}
 	else if (final != NULL)
 		hf_job_die(call, s->job, final);
 	else
@@ -699,7 +737,8 @@ holdfast_settle_unknown(PG_FUNCTION_ARGS)
 		cannot_settle(&s, psprintf("Job " INT64_FORMAT " is running; its lease ends at %s.", hf_int64(s.job, JOB_ID),
 								   timestamptz_to_str(hf_time(s.job, JOB_LEASE_EXPIRES_AT))),
 					  "Wait for its report or the end of its lease, or cancel it with force.");
-	if (!hf_ledger_is(s.row, "unknown"))
+	if (!hf_ledger_is(s.row, "unknown") &&
+		!(finding == ABANDONED && s.row == s.ledger && hf_ledger_any_unknown(&call, s.ledger)))
 		cannot_settle(&s, psprintf("The ledger says %s.", text_to_cstring(hf_text(s.row, LEDGER_STATE))),
 					  "Only an unknown effect is settled by an operator.");
 	if (finding == ABANDONED && s.row != s.ledger)

@@ -13,6 +13,9 @@
 #include "holdfast.h"
 
 #include "access/stratnum.h"
+#include "common/hashfn.h"
+#include "miscadmin.h"
+#include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/snapmgr.h"
@@ -43,6 +46,17 @@ find_stream(HfRow *row, int32 queue_id, text *stream)
 	return found;
 }
 
+/* Whoever makes the row of a stream is alone with it until the transaction ends. */
+static void
+lock_stream_name(int32 queue_id, text *stream)
+{
+	LOCKTAG		tag;
+	uint32		hash = DatumGetUInt32(hash_any((unsigned char *) VARDATA_ANY(stream), VARSIZE_ANY_EXHDR(stream)));
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, hf_table_oid(HF_STREAM), hash ^ (uint32) queue_id, 3);
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+}
+
 static void
 new_stream(HfCall *call, int32 queue_id, text *stream)
 {
@@ -66,13 +80,16 @@ hf_stream_ended(HfCall *call, int32 queue_id, text *stream, bool success)
 {
 	HfRow	   *row = hf_row_for(hf_open(call, HF_STREAM));
 	int32		consecutive;
+	bool		found = find_stream(row, queue_id, stream);
 
-	if (!find_stream(row, queue_id, stream))
+	if (!found && !success)
 	{
-		if (!success)
+		lock_stream_name(queue_id, stream);
+		found = find_stream(row, queue_id, stream);
+		if (!found)
 			new_stream(call, queue_id, stream);
 	}
-	else if ((!success || hf_int32(row, STREAM_CONSECUTIVE) > 0) && hf_lock(call, row, false) == HF_LOCKED)
+	if (found && (!success || hf_int32(row, STREAM_CONSECUTIVE) > 0) && hf_lock(call, row, false) == HF_LOCKED)
 	{
 		consecutive = success ? 0 : hf_int32(row, STREAM_CONSECUTIVE) + 1;
 		hf_set(row, STREAM_CONSECUTIVE, Int32GetDatum(consecutive));
@@ -122,9 +139,10 @@ holdfast_resume_stream(PG_FUNCTION_ARGS)
 	const HfQueue *queue;
 	text	   *name = hf_arg_text(fcinfo, 0, "queue_name", HF_MAX_NAME, true);
 	text	   *stream = hf_arg_text(fcinfo, 1, "stream", HF_MAX_NAME, true);
+	text	   *reason = hf_arg_text(fcinfo, 2, "reason", HF_MAX_TEXT, false);
 	HfRow	   *row;
+	HfDetail	detail = {0};
 
-	hf_arg_text(fcinfo, 2, "reason", HF_MAX_TEXT, false);
 	hf_begin(&call, "resume_stream", true);
 	queue = hf_queue_by_name(name);
 	hf_check_granted(queue, HF_OPERATOR);
@@ -138,6 +156,9 @@ holdfast_resume_stream(PG_FUNCTION_ARGS)
 	hf_set(row, STREAM_CONSECUTIVE, Int32GetDatum(0));
 	hf_set_null(row, STREAM_OPENED_AT);
 	hf_update(&call, row);
+	hf_detail_operator(&detail, reason);
+	hf_detail_text(&detail, "stream", stream);
+	hf_finding(&call, "stream_resumed", queue->queue_id, NULL, NULL, hf_detail_end(&detail));
 	hf_row_free(row);
 	hf_end(&call);
 	PG_RETURN_VOID();

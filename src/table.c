@@ -796,9 +796,10 @@ hf_find_key_at(HfRow *row, const pg_uuid_t *key, int key_column, ItemPointer pla
 		table->nblocks = RelationGetNumberOfBlocks(table->rel);
 	if (!ItemPointerIsValid(place) || ItemPointerGetBlockNumber(place) >= table->nblocks)
 		return false;
-	/* an index scan prunes the pages it visits, which keeps updates HOT; so does this */
+	/* an index scan prunes the pages it visits, which keeps updates HOT; so does this, where room is short */
 	buffer = ReadBuffer(table->rel, ItemPointerGetBlockNumber(place));
-	heap_page_prune_opt(table->rel, buffer);
+	if (PageGetHeapFreeSpace(BufferGetPage(buffer)) < BLCKSZ / 10)
+		heap_page_prune_opt(table->rel, buffer);
 	InitDirtySnapshot(dirty);
 	found = table_tuple_fetch_row_version(table->rel, place, &dirty, row->stored) && !TransactionIdIsValid(dirty.xmin);
 	ReleaseBuffer(buffer);

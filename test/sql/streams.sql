@@ -1,0 +1,179 @@
+\i test/setup.sql
+\i test/tools.sql
+-- Streams: the breaker counts jobs that ended, parks what waits, and ends nothing early.
+SELECT no_plan();
+
+SELECT pg_temp.at('00:00:00') \g /dev/null
+SELECT holdfast.define_retry_policy('p', '10 s', backoff_rate => 1, jitter_window => '0', min_delay => '1 s', max_attempts => 3,
+	reconcile_delay => '60 s', reconcile_max => 1) \g /dev/null
+SELECT holdfast.create_queue('loop', retry_policy => 'p'), holdfast.create_queue('other', retry_policy => 'p'),
+	holdfast.create_queue('plain', retry_policy => 'p', side_effects => false) \g /dev/null
+
+CREATE FUNCTION pg_temp.later(by interval) RETURNS timestamptz LANGUAGE sql AS $$ SELECT pg_temp.at(pg_temp.clock() + $1) $$;
+CREATE FUNCTION pg_temp.breaker(key text, queue_name text DEFAULT 'loop') RETURNS text LANGUAGE sql AS $$
+	SELECT concat_ws(' ', s.state, s.consecutive_terminal, 'of', s.threshold)
+	FROM holdfast.stream s JOIN holdfast.queue q ON q.queue_id = s.queue WHERE s.key = $1 AND q.queue_name = $2
+$$;
+-- a job of the stream, claimed; then it fails
+CREATE FUNCTION pg_temp.run(stream text, subject text, give_up_at timestamptz DEFAULT NULL, queue_name text DEFAULT 'loop') RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	context	holdfast.execution_context;
+BEGIN
+	PERFORM holdfast.enqueue(run.queue_name, 'act', run.subject, stream => run.stream, give_up_at => run.give_up_at);
+	SELECT * INTO context FROM holdfast.claim(run.queue_name, 'w');
+	IF context.job_id IS NULL THEN
+		RETURN 'none';
+	END IF;
+	INSERT INTO scene VALUES (context.subject, context.job_id, context.idempotency_key, context.lease_id);
+	RETURN context.subject;
+END
+$$;
+CREATE FUNCTION pg_temp.fails(subject text, error_class text DEFAULT 'ValidationError', side_effect text DEFAULT 'none') RETURNS text LANGUAGE sql AS $$
+	SELECT decision FROM scene s, holdfast.fail(s.job_id, s.lease_id, $2, side_effect => $3) WHERE s.name = $1
+$$;
+CREATE FUNCTION pg_temp.dies(stream text, subject text) RETURNS text LANGUAGE sql AS $$
+	SELECT pg_temp.run($1, $2);
+	SELECT pg_temp.fails($2)
+$$;
+CREATE FUNCTION pg_temp.tell(name text, call text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	answer	text;
+BEGIN
+	EXECUTE (SELECT replace(replace(replace('SELECT * FROM holdfast.' || call, '@job', format('%L::bigint, %L::uuid', s.job_id, s.lease_id)),
+									'@id', format('%L::bigint', s.job_id)), '@key', format('%L::uuid', s.idempotency_key))
+			 FROM scene s WHERE s.name = tell.name) INTO answer;
+	RETURN answer;
+EXCEPTION WHEN OTHERS THEN
+	RETURN SQLSTATE;
+END
+$$;
+
+-- define_stream
+
+SELECT lives_ok($$SELECT holdfast.define_stream('loop', 'a', 2, '5 min')$$, 'define_stream');
+SELECT is(pg_temp.breaker('a'), 'closed 0 of 2', 'a stream begins closed');
+SELECT throws_ok($$SELECT holdfast.define_stream($$ || arguments || ')', state, NULL, 'define_stream is refused: ' || arguments) FROM (VALUES
+	($$'nowhere', 'a'$$, '42704'), ($$NULL, 'a'$$, '22004'), ($$'loop', NULL$$, '22004'), ($$'loop', ''$$, '22023'), ($$'loop', repeat('a', 100000)$$, '22023'),
+	($$'loop', 'a', 0$$, '22023'), ($$'loop', 'a', NULL$$, '22004'), ($$'loop', 'a', 2, '0'$$, '22023'), ($$'loop', 'a', 2, '-1 s'$$, '22023'), ($$'loop', 'a', 2, '1 mon'$$, '22023')
+) AS v (arguments, state);
+
+-- what counts
+
+SELECT is(pg_temp.run('a', 'a1'), 'a1', 'a job of the stream');
+SELECT is(pg_temp.fails('a1', 'Boom', 'none'), 'retry', 'a retryable attempt');
+SELECT is(pg_temp.breaker('a'), 'closed 0 of 2', 'G4: retryable attempts never count');
+SELECT pg_temp.later('10 s') \g /dev/null
+UPDATE scene SET lease_id = c.lease_id FROM holdfast.claim('loop', 'w') c WHERE name = c.subject;
+SELECT is(pg_temp.tell('a1', 'snooze(@job, ''1 s'')'), 'snoozed', 'a snooze');
+SELECT pg_temp.later('1 s') \g /dev/null
+UPDATE scene SET lease_id = c.lease_id FROM holdfast.claim('loop', 'w') c WHERE name = c.subject;
+SELECT is(pg_temp.fails('a1', 'Boom', 'unknown'), 'reconcile', 'an unknown effect');
+SELECT is(pg_temp.breaker('a'), 'closed 0 of 2', 'G4: nor do snoozes, nor jobs that are to be reconciled');
+SELECT pg_temp.later('10 s') \g /dev/null
+UPDATE scene SET lease_id = c.lease_id FROM holdfast.claim('loop', 'w') c WHERE name = c.subject;
+SELECT is(pg_temp.fails('a1', 'ProviderDown', 'unknown'), 'dead', 'reconcile_max used up: the job has ended');
+SELECT is(pg_temp.breaker('a'), 'closed 1 of 2', 'G4: a job that ended in failure counts');
+SELECT is(pg_temp.dies('b', 'b1'), 'dead', 'a job of another stream');
+SELECT is(pg_temp.breaker('a'), 'closed 1 of 2', 'G4: a stream counts its own jobs');
+SELECT is(pg_temp.breaker('b'), 'closed 1 of 5', 'a stream that nobody defined has the defaults');
+SELECT is((SELECT cool_down FROM holdfast.stream WHERE key = 'b'), '5 min', 'both of them');
+SELECT pg_temp.run(NULL, 'n1'), pg_temp.fails('n1') \g /dev/null
+SELECT is((SELECT count(*) FROM holdfast.stream), 2::bigint, 'a job without a stream counts nowhere');
+SELECT is(pg_temp.run('a', 'a2'), 'a2', 'another job of the stream');
+SELECT is(pg_temp.tell('a2', 'complete(@job)'), 'completed', 'succeeds');
+SELECT is(pg_temp.breaker('a'), 'closed 0 of 2', 'G4: a success clears the count: failures in a row');
+SELECT is(pg_temp.dies('a', 'a3'), 'dead', 'one ends in failure');
+SELECT is(pg_temp.breaker('a'), 'closed 1 of 2', 'the count is 1');
+SELECT pg_temp.run('a', 'a4') \g /dev/null
+SELECT is(pg_temp.fails('a4', 'DuplicateActionError', 'landed'), 'suppressed', 'a suppressed job has succeeded');
+SELECT is(pg_temp.breaker('a'), 'closed 0 of 2', 'G4: it clears the count');
+SELECT is(pg_temp.dies('a', 'a5'), 'dead', 'one ends in failure');
+SELECT pg_temp.run('a', 'a6'), pg_temp.fails('a6', 'Boom', 'unknown') \g /dev/null
+SELECT is(pg_temp.tell('a6', 'settle_unknown(@key, ''landed'', ''{}'', ''seen'')'), 'committed', 'an operator finds that it had landed');
+SELECT is(pg_temp.breaker('a'), 'closed 0 of 2', 'G4: settle_unknown landed ends a job as succeeded, and clears the count');
+SELECT holdfast.resume_stream('loop', 'a') \g /dev/null
+SELECT is(pg_temp.dies('a', 'a7'), 'dead', 'one ends in failure');
+SELECT pg_temp.run('a', 'a8'), pg_temp.fails('a8', 'Boom', 'unknown') \g /dev/null
+SELECT pg_temp.later('10 s') \g /dev/null
+UPDATE scene SET lease_id = c.lease_id FROM holdfast.claim('loop', 'w') c WHERE name = c.subject;
+SELECT is(pg_temp.tell('a8', 'reconcile(@job, ''landed'')'), 'done', 'a worker finds that it had landed');
+SELECT is(pg_temp.breaker('a'), 'closed 0 of 2', 'G4: it clears the count');
+
+-- the threshold
+
+SELECT is(pg_temp.dies('a', 'c1'), 'dead', 'the first in a row');
+SELECT is(pg_temp.run('a', 'c2', pg_temp.clock() + interval '1 min'), 'c2', 'the second is handed out');
+SELECT outcome FROM holdfast.enqueue('loop', 'act', 'waits', stream => 'a', give_up_at => pg_temp.clock() + '1 min', max_attempts => 1) \g /dev/null
+SELECT outcome FROM holdfast.enqueue('loop', 'act', 'waits later', stream => 'a') \g /dev/null
+SELECT outcome FROM holdfast.enqueue('loop', 'act', 'of b', stream => 'b') \g /dev/null
+SELECT outcome FROM holdfast.enqueue('other', 'act', 'of other', stream => 'a') \g /dev/null
+SELECT is(pg_temp.fails('c2'), 'dead', 'the second in a row');
+SELECT is(pg_temp.breaker('a'), 'open 2 of 2', 'G4: at its threshold a stream opens');
+SELECT is((SELECT opened_at FROM holdfast.stream WHERE key = 'a'), pg_temp.clock(), 'now');
+SELECT pg_temp.later('30 s') \g /dev/null
+SELECT results_eq($$SELECT subject FROM holdfast.claim('loop', 'w', 10)$$, $$VALUES ('of b')$$, 'G4: its jobs are not handed out; another stream''s are');
+SELECT results_eq($$SELECT subject FROM holdfast.claim('other', 'w', 10)$$, $$VALUES ('of other')$$, 'G4: nor does the name count in another queue');
+SELECT results_eq($$SELECT subject, status, run_after, give_up_at, failures, attempt_number FROM pg_temp.job WHERE stream = 'a' AND queue = 'loop' ORDER BY 1$$,
+	$$SELECT 'waits', 'pending', s.opened_at + interval '5 min', s.opened_at + interval '1 min' + (s.opened_at + interval '5 min' - pg_temp.clock()), 0, 0 FROM holdfast.stream s WHERE key = 'a'
+	  UNION ALL SELECT 'waits later', 'pending', s.opened_at + interval '5 min', NULL, 0, 0 FROM holdfast.stream s WHERE key = 'a'$$,
+	'G4: they are parked until the cool-down''s end, and give_up_at moves as much');
+SELECT results_eq($$SELECT e.subject, e.next_not_before, e.enqueued_at IS NOT NULL, e.attempt_number FROM pg_temp.evidence e WHERE e.kind = 'action_deferred' ORDER BY 1$$,
+	$$SELECT v.subject, s.opened_at + interval '5 min', true, 0 FROM holdfast.stream s, (VALUES ('waits'), ('waits later')) v (subject) WHERE s.key = 'a'$$,
+	'G7: with action_deferred, and until when');
+SELECT is_empty($$SELECT * FROM holdfast.claim('loop', 'w', 10)$$, 'claiming again');
+SELECT is((SELECT count(*) FROM pg_temp.evidence WHERE kind = 'action_deferred'), 2::bigint, 'G12: defers nobody twice');
+SELECT pg_temp.at((SELECT opened_at + interval '4 min 59.999 s' FROM holdfast.stream WHERE key = 'a')) \g /dev/null
+SELECT is_empty($$SELECT * FROM holdfast.claim('loop', 'w', 10)$$, 'G9: not claimable one millisecond before the cool-down''s end');
+SELECT pg_temp.later('1 ms') \g /dev/null
+SELECT results_eq($$SELECT subject, deadline_at > pg_temp.clock() FROM holdfast.claim('loop', 'w', 1)$$, $$VALUES ('waits', true)$$,
+	'G4: then it is claimable, though its first give_up_at is past: the breaker ended nothing early');
+SELECT results_eq($$SELECT subject FROM holdfast.claim('loop', 'w', 1)$$, $$VALUES ('waits later')$$, 'G4: and so is the next');
+
+-- maintain closes a stream whose cool-down is over; a failure opens it again
+
+SELECT is((SELECT done FROM holdfast.maintain() WHERE task = 'streams closed'), 1::bigint, 'maintain closes it');
+SELECT alike(pg_temp.breaker('a'), 'closed %', 'the stream is closed');
+SELECT is((SELECT opened_at FROM holdfast.stream WHERE key = 'a'), NULL, 'and no longer says since when');
+SELECT pg_temp.later('90 s') \g /dev/null
+SELECT ok((SELECT done >= 2 FROM holdfast.maintain() WHERE task = 'leases and deadlines settled'), 'setting the scene: the two leases are lost');
+
+-- resume_stream
+
+SELECT holdfast.define_stream('plain', 'r', 1, '1 h') \g /dev/null
+SELECT is(pg_temp.run('r', 'r1', NULL, 'plain'), 'r1', 'a stream with threshold 1');
+SELECT is(pg_temp.fails('r1'), 'dead', 'one job ends in failure');
+SELECT is(pg_temp.breaker('r', 'plain'), 'open 1 of 1', 'and it opens');
+SELECT is(pg_temp.run('r', 'r2', NULL, 'plain'), 'none', 'a new job of it is parked');
+SELECT lives_ok($$SELECT holdfast.resume_stream('plain', 'r', 'provider is back')$$, 'an operator closes it');
+SELECT is(pg_temp.breaker('r', 'plain'), 'closed 0 of 1', 'at once, its count from 0');
+SELECT is(pg_temp.run('r', 'r3', NULL, 'plain'), 'r3', 'a new job is handed out');
+SELECT is((SELECT run_after > pg_temp.clock() FROM pg_temp.job WHERE subject = 'r2'), true, 'what was parked waits for its time');
+SELECT is(pg_temp.fails('r3'), 'dead', 'another failure');
+SELECT is(pg_temp.breaker('r', 'plain'), 'open 1 of 1', 'opens it again');
+SELECT throws_ok($$SELECT holdfast.resume_stream($$ || arguments || ')', state, NULL, 'resume_stream is refused: ' || arguments) FROM (VALUES
+	($$'nowhere', 'r'$$, '42704'), ($$'plain', 'nothing'$$, '42704'), ($$NULL, 'r'$$, '22004'), ($$'plain', NULL$$, '22004')) AS v (arguments, state);
+
+-- a cool-down that is over needs no maintain: nothing's correctness waits for it
+
+SELECT pg_temp.later('1 h') \g /dev/null
+SELECT results_eq($$SELECT subject FROM holdfast.claim('plain', 'w')$$, $$VALUES ('r2')$$, 'G4: after the cool-down jobs are handed out, whether or not maintain() has run');
+
+-- lost leases that would end a job with a stream are left to maintain()
+
+SELECT holdfast.define_retry_policy('once', '10 s', jitter_window => '0', min_delay => '1 s', max_attempts => 1) \g /dev/null
+SELECT holdfast.create_queue('left', retry_policy => 'once', side_effects => false), holdfast.define_stream('left', 'l', 1, '1 h') \g /dev/null
+SELECT is(pg_temp.run('l', 'l1', NULL, 'left'), 'l1', 'a job with a stream and a budget of one');
+SELECT pg_temp.later('90 s') \g /dev/null
+SELECT is_empty($$SELECT * FROM holdfast.claim('left', 'w')$$, 'its lease is lost');
+SELECT is((SELECT status FROM pg_temp.job WHERE subject = 'l1'), 'running', 'a claim, which never writes a stream, leaves it alone');
+SELECT isnt((SELECT done FROM holdfast.maintain() WHERE task = 'leases and deadlines settled'), 0::bigint, 'maintain settles it');
+SELECT is(pg_temp.state('l1'), 'dead (budget), ledger none', 'by its policy');
+SELECT is(pg_temp.breaker('l', 'left'), 'open 1 of 1', 'G4: and the stream counts it');
+SELECT outcome FROM holdfast.enqueue('left', 'act', 'l2', stream => 'l', give_up_at => pg_temp.clock() + '10 s') \g /dev/null
+SELECT is_empty($$SELECT * FROM holdfast.claim('left', 'w')$$, 'a job parked by the open stream');
+SELECT pg_temp.later('11 s') \g /dev/null
+SELECT count(*) FROM holdfast.maintain() \g /dev/null
+SELECT is((SELECT status FROM pg_temp.job WHERE subject = 'l2'), 'pending', 'G4: time parked by a stream cannot end a job early, not by maintain() either');
+
+SELECT * FROM finish();
+ROLLBACK;
