@@ -299,6 +299,8 @@ claim_pass(Claim *c)
 		leave_to_maintain = !hf_is_null(job, JOB_STREAM) &&
 			(!hf_is_null(job, JOB_LEASE_ID) ? loss_may_end(c, job) :
 			 !hf_is_null(job, JOB_GIVE_UP_AT) && call->now >= hf_time(job, JOB_GIVE_UP_AT));
+		if (!hf_is_null(job, JOB_LEASE_ID) && hf_lease_asserted(job))
+			leave_to_maintain = true;
 		if (leave_to_maintain || hf_lock(call, job, true) != HF_LOCKED ||
 			(hf_bool(job, JOB_SIDE_EFFECTS) && hf_ledger_lock_of(call, job, true, &ledger) != HF_LEDGER_HELD))
 		{

@@ -139,7 +139,10 @@ job_from_args(HfCall *call, FunctionCallInfo fcinfo, const HfQueue *queue)
 
 	set_text(job, JOB_ACTION_KEY, fcinfo, ARG_ACTION_KEY, "action_key", HF_MAX_NAME, true);
 	set_text(job, JOB_SUBJECT, fcinfo, ARG_SUBJECT, "subject", HF_MAX_TEXT, true);
-	set_text(job, JOB_SCOPE, fcinfo, ARG_SCOPE, "scope", HF_MAX_TEXT, false);
+	if (given(fcinfo, ARG_SCOPE) && VARSIZE_ANY_EXHDR(PG_GETARG_TEXT_PP(ARG_SCOPE)) == 0)
+		hf_set(job, JOB_SCOPE, PointerGetDatum(cstring_to_text("")));	/* not the same scope as none */
+	else
+		set_text(job, JOB_SCOPE, fcinfo, ARG_SCOPE, "scope", HF_MAX_TEXT, false);
 	if (given(fcinfo, ARG_IDEMPOTENCY_KEY))
 		*key = *hf_arg_uuid(fcinfo, ARG_IDEMPOTENCY_KEY, "idempotency_key");
 	else
@@ -209,6 +212,17 @@ same(const HfRow *a, int acol, const HfRow *b, int bcol)
 	return DatumGetBool(DirectFunctionCall2Coll(byteaeq, C_COLLATION_OID, hf_get(a, acol), hf_get(b, bcol)));
 }
 
+/* JQ007 is on record with the job that is known, if the transaction commits after all. */
+static void
+remember_mismatch(HfCall *call, HfRow *job, int64 known_job_id)
+{
+	HfEvent		event;
+
+	hf_event_init(call, &event, "action_violation", job);
+	hf_event_set(&event, EVENT_JOB_ID, Int64GetDatum(known_job_id));
+	hf_remember_refusal(call, &event, ERRCODE_HF_INTENT_MISMATCH, "enqueue");
+}
+
 static void
 mismatch(const HfRow *job, const HfRow *known, int digest_column, const char *what)
 {
@@ -225,8 +239,9 @@ mismatch(const HfRow *job, const HfRow *known, int digest_column, const char *wh
 
 /* JQ007: with side effects the ledger keeps the key, without them only the live job does. */
 static void
-other_declaration(const HfRow *job, const char *known)
+other_declaration(HfCall *call, HfRow *job, int64 known_job_id, const char *known)
 {
+	remember_mismatch(call, job, known_job_id);
 	ereport(ERROR,
 			(errcode(ERRCODE_HF_INTENT_MISMATCH),
 			 errmsg("idempotency key %s is known %s side effects",
@@ -238,8 +253,14 @@ other_declaration(const HfRow *job, const char *known)
 
 /* JQ007 unless the known row, of ledger or job, is of the same intent. */
 static void
-check_same_intent(const HfRow *job, const HfRow *known, int subject, int action, int scope, int version, int digest)
+check_same_intent(HfCall *call, HfRow *job, const HfRow *known, int subject, int action, int scope, int version,
+				  int digest, int id)
 {
+	if (same(job, JOB_SUBJECT, known, subject) && same(job, JOB_ACTION_KEY, known, action) &&
+		same(job, JOB_SCOPE, known, scope) && hf_int32(job, JOB_INTENT_VERSION) == hf_int32(known, version) &&
+		same(job, JOB_PAYLOAD_DIGEST, known, digest))
+		return;
+	remember_mismatch(call, job, hf_int64(known, id));
 	if (!same(job, JOB_SUBJECT, known, subject))
 		mismatch(job, known, digest, "subject");
 	if (!same(job, JOB_ACTION_KEY, known, action))
@@ -248,14 +269,22 @@ check_same_intent(const HfRow *job, const HfRow *known, int subject, int action,
 		mismatch(job, known, digest, "scope");
 	if (hf_int32(job, JOB_INTENT_VERSION) != hf_int32(known, version))
 		mismatch(job, known, digest, "intent version");
-	if (!same(job, JOB_PAYLOAD_DIGEST, known, digest))
-		mismatch(job, known, digest, "payload");
+	mismatch(job, known, digest, "payload");
+}
+
+/* Events of one call are a microsecond apart, and the last call of a job that is gone wrote at most so many. */
+#define EVENTS_OF_AN_END 4
+
+static TimestampTz
+last_event_of(const HfRow *job)
+{
+	return hf_is_null(job, JOB_LAST_EVENT_AT) ? 0 : hf_time(job, JOB_LAST_EVENT_AT);
 }
 
 /* The answer for an intent that is there already, and its evidence. */
 static void
 known_intent(HfCall *call, Enqueued *answer, const char *outcome, HfRow *job, int64 known_job_id, int32 known_queue,
-			 int32 attempt, TimestampTz since)
+			 int32 attempt, TimestampTz since, TimestampTz last_event_at)
 {
 	HfEvent		event;
 	HfDetail	detail = {0};
@@ -267,6 +296,7 @@ known_intent(HfCall *call, Enqueued *answer, const char *outcome, HfRow *job, in
 	hf_detail_cstring(&detail, "outcome", outcome);
 	hf_event_init(call, &event, "action_duplicate_enqueue", job);
 	hf_event_set_enqueued(&event, job);
+	hf_event_set(&event, EVENT_AT, TimestampTzGetDatum(Max(call->now, last_event_at + 1)));
 	hf_event_set(&event, EVENT_JOB_ID, Int64GetDatum(known_job_id));
 	hf_event_set(&event, EVENT_QUEUE, Int32GetDatum(known_queue));
 	hf_event_set(&event, EVENT_ATTEMPT_NUMBER, Int32GetDatum(attempt));
@@ -293,13 +323,13 @@ reserve_known(HfCall *call, HfRow *job, HfRow *ledger, Enqueued *answer)
 					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 					 errmsg("the ledger row of this intent went away while it was looked at"),
 					 errhint("Try again.")));
-		check_same_intent(job, ledger, LEDGER_SUBJECT, LEDGER_ACTION_KEY, LEDGER_SCOPE, LEDGER_INTENT_VERSION,
-						  LEDGER_PAYLOAD_DIGEST);
+		check_same_intent(call, job, ledger, LEDGER_SUBJECT, LEDGER_ACTION_KEY, LEDGER_SCOPE, LEDGER_INTENT_VERSION,
+						  LEDGER_PAYLOAD_DIGEST, LEDGER_JOB_ID);
 		known_job_id = hf_int64(ledger, LEDGER_JOB_ID);
 		if (hf_find_job(live, known_job_id))
 		{
 			known_intent(call, answer, "duplicate", job, known_job_id, hf_int32(live, JOB_QUEUE),
-						 hf_int32(live, JOB_ATTEMPT_NUMBER), hf_time(live, JOB_ENQUEUED_AT));
+						 hf_int32(live, JOB_ATTEMPT_NUMBER), hf_time(live, JOB_ENQUEUED_AT), last_event_of(live));
 			break;
 		}
 		if (hf_ledger_is(ledger, "committed"))
@@ -311,7 +341,8 @@ reserve_known(HfCall *call, HfRow *job, HfRow *ledger, Enqueued *answer)
 		if (outcome != NULL)
 		{
 			known_intent(call, answer, outcome, job, known_job_id, hf_int32(ledger, LEDGER_QUEUE),
-						 hf_int32(ledger, LEDGER_ATTEMPT_NUMBER), hf_time(ledger, LEDGER_CHANGED_AT));
+						 hf_int32(ledger, LEDGER_ATTEMPT_NUMBER), hf_time(ledger, LEDGER_CHANGED_AT),
+						 hf_time(ledger, LEDGER_CHANGED_AT) + EVENTS_OF_AN_END);
 			break;
 		}
 		/* planned or failed_retryable without a job: it is ours to have, unless another was quicker */
@@ -338,7 +369,7 @@ reserve(HfCall *call, HfRow *job, Enqueued *answer)
 	bool		ours;
 
 	if (hf_find_live_key(live, &answer->key))
-		other_declaration(job, "without");
+		other_declaration(call, job, hf_int64(live, JOB_ID), "without");
 	ours = hf_insert_unique(call, ledger, "_pkey", &answer->key, probe);
 	if (ours)
 		hf_ledger_note_place(ledger, job);
@@ -367,7 +398,7 @@ enqueue_without_effects(HfCall *call, HfRow *job, Enqueued *answer)
 	HfRow	   *ledger = hf_row_for(hf_open(call, HF_LEDGER));
 
 	if (hf_find_key(ledger, &answer->key))
-		other_declaration(job, "with");
+		other_declaration(call, job, hf_int64(ledger, LEDGER_JOB_ID), "with");
 	for (;;)
 	{
 		settle_turn(job);
@@ -378,9 +409,10 @@ enqueue_without_effects(HfCall *call, HfRow *job, Enqueued *answer)
 		}
 		if (!hf_find_live_key(live, &answer->key))
 			continue;			/* it ended in between */
-		check_same_intent(job, live, JOB_SUBJECT, JOB_ACTION_KEY, JOB_SCOPE, JOB_INTENT_VERSION, JOB_PAYLOAD_DIGEST);
+		check_same_intent(call, job, live, JOB_SUBJECT, JOB_ACTION_KEY, JOB_SCOPE, JOB_INTENT_VERSION, JOB_PAYLOAD_DIGEST,
+						  JOB_ID);
 		known_intent(call, answer, "duplicate", job, hf_int64(live, JOB_ID), hf_int32(live, JOB_QUEUE),
-					 hf_int32(live, JOB_ATTEMPT_NUMBER), hf_time(live, JOB_ENQUEUED_AT));
+					 hf_int32(live, JOB_ATTEMPT_NUMBER), hf_time(live, JOB_ENQUEUED_AT), last_event_of(live));
 		break;
 	}
 	hf_row_free(ledger);
@@ -596,12 +628,12 @@ repeat_of_first(HfCall *call, BatchJob *again)
 	const BatchJob *first = again->first;
 	bool		was_created = strcmp(first->answer.outcome, "created") == 0;
 
-	check_same_intent(again->job, first->job, JOB_SUBJECT, JOB_ACTION_KEY, JOB_SCOPE, JOB_INTENT_VERSION,
-					  JOB_PAYLOAD_DIGEST);
+	check_same_intent(call, again->job, first->job, JOB_SUBJECT, JOB_ACTION_KEY, JOB_SCOPE, JOB_INTENT_VERSION,
+					  JOB_PAYLOAD_DIGEST, JOB_ID);
 	again->answer.key = first->answer.key;
 	known_intent(call, &again->answer, was_created ? "duplicate" : first->answer.outcome, again->job,
 				 first->answer.job_id, hf_int32(again->job, JOB_QUEUE), 0,
-				 was_created ? hf_time(first->job, JOB_ENQUEUED_AT) : first->answer.since);
+				 was_created ? hf_time(first->job, JOB_ENQUEUED_AT) : first->answer.since, 0);
 	again->answer.hidden = first->answer.hidden;
 }
 

@@ -434,6 +434,7 @@ extern int32 hf_job_max_attempts(const HfRow *job, const struct HfQueue *queue);
 extern int64 hf_job_timeout_ms(const HfRow *job, const struct HfQueue *queue);
 extern TimestampTz hf_not_before(TimestampTz wanted);
 extern void hf_job_requeue(HfCall *call, HfRow *job, TimestampTz run_after, const char *mode);
+extern void hf_job_ended(HfCall *call, HfRow *job, const char *kind, const char *ledger_state, const char *reason);
 extern void hf_job_gone(HfCall *call, HfRow *job);
 extern void hf_job_die(HfCall *call, HfRow *job, const char *reason);
 extern void hf_job_failed(HfCall *call, HfRow *job, HfRow *ledger, const HfReport *report, HfDecision *decision);
@@ -446,6 +447,7 @@ extern void hf_event_end_of_attempt(HfCall *call, HfEvent *event, const char *ki
 
 extern void hf_lease_init(void);
 extern void hf_lease_granted(const pg_uuid_t *lease_id);
+extern bool hf_lease_asserted(const HfRow *job);
 extern void hf_lease_check_committed(HfCall *call, HfRow *job, const char *function);
 extern int64 hf_lease_for(const HfRow *job, const struct HfQueue *queue, int64 asked_ms);
 extern void hf_lease_check_asked(const struct HfQueue *queue, int64 asked_ms);
@@ -471,6 +473,7 @@ typedef struct HfSettle
 	HfRow	   *ledger;
 	const struct HfQueue *queue;
 	HfHistory  *history;		/* of a lease that is not current */
+	const HfReport *report;		/* of a failure, for the evidence */
 } HfSettle;
 
 extern void hf_settle_begin(HfSettle *s, HfCall *call, FunctionCallInfo fcinfo, const char *function);

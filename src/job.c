@@ -209,7 +209,7 @@ choose_delay(Failure *f, HfRow *job, HfDecision *d)
 		least = (f->rule.disposition == HF_HONOR_RESET && !f->report->retry_always) ? d->delay_ms : p->min_ms;
 		if (f->reconciling)
 			least = Max(least, p->reconcile_ms);
-		if (!f->report->retry_always && asked > p->max_reset_ms)
+		if (f->rule.disposition == HF_HONOR_RESET && !f->report->retry_always && asked > p->max_reset_ms)
 		{
 			asked = p->max_reset_ms;
 			f->capped = true;
@@ -287,6 +287,13 @@ add_decision_event(HfCall *call, Failure *f, HfRow *job, const char *kind, const
 	hf_event_add(call, &event);
 }
 
+/* Seconds, with a fraction only where there is one. */
+static char *
+seconds(int64 ms)
+{
+	return ms % 1000 == 0 ? psprintf(INT64_FORMAT " s", ms / 1000) : psprintf(INT64_FORMAT ".%03d s", ms / 1000, (int) (ms % 1000));
+}
+
 /* `failure f of m (attempt n)`, and what the error was, with its figures */
 static char *
 describe(const Failure *f, const HfRow *job, const HfDecision *d)
@@ -303,12 +310,12 @@ describe(const Failure *f, const HfRow *job, const HfDecision *d)
 
 		if (r->timeout_kind != NULL)
 			appendStringInfo(&s, " (%s)", text_to_cstring(r->timeout_kind));
-		appendStringInfo(&s, ": configured " INT64_FORMAT ".%03d s", limit / 1000, (int) (limit % 1000));
+		appendStringInfo(&s, ": configured %s", seconds(limit));
 		if (!hf_is_null(job, JOB_STARTED_AT))
 		{
 			int64		elapsed = Max((hf_time(job, JOB_LAST_EVENT_AT) - hf_time(job, JOB_STARTED_AT)) / 1000, 0);
 
-			appendStringInfo(&s, ", elapsed " INT64_FORMAT ".%03d s", elapsed / 1000, (int) (elapsed % 1000));
+			appendStringInfo(&s, ", elapsed %s", seconds(elapsed));
 		}
 	}
 	return s.data;
@@ -371,9 +378,9 @@ come_back(HfCall *call, Failure *f, HfRow *job, const char *ledger_state, HfDeci
 {
 	d->decision = reconcile ? "reconcile" : "retry";
 	d->reason = reconcile ? "side_effect_unknown" : "retryable";
-	d->because = psprintf("%s; %s in " INT64_FORMAT ".%03d s by policy %s%s%s", describe(f, job, d),
+	d->because = psprintf("%s; %s in %s by policy %s%s%s", describe(f, job, d),
 						  reconcile ? "the effect is unknown, to be reconciled" : "next attempt",
-						  d->delay_ms / 1000, (int) (d->delay_ms % 1000), d->retry_policy,
+						  seconds(d->delay_ms), d->retry_policy,
 						  f->asked ? ", as asked" : "", f->raised ? " but raised to the least delay" : f->capped ? " but cut to max_reset" : "");
 	add_decision_event(call, f, job, reconcile ? "action_reconcile_scheduled" : "action_retry_scheduled", ledger_state, d);
 	hf_job_requeue(call, job, d->next_not_before, reconcile ? "reconcile" : "execute");
@@ -503,6 +510,22 @@ hf_job_lost(HfCall *call, HfRow *job, HfRow *ledger, HfDecision *decision)
 	report.lost = true;
 	report.function = "lease_expired";
 	hf_job_failed(call, job, ledger, &report, decision);
+}
+
+/* An event that says why a job ended, where no failure did: the caller has told what happened before. */
+void
+hf_job_ended(HfCall *call, HfRow *job, const char *kind, const char *ledger_state, const char *reason)
+{
+	HfEvent		event;
+	HfDetail	detail = {0};
+
+	hf_event_init(call, &event, kind, job);
+	if (ledger_state != NULL)
+		hf_event_set(&event, EVENT_SIDE_EFFECT_STATE, CStringGetTextDatum(ledger_state));
+	hf_event_copy(&event, EVENT_FAILURES, job, JOB_FAILURES);
+	hf_detail_cstring(&detail, "reason", reason);
+	hf_event_set(&event, EVENT_DETAIL, hf_detail_end(&detail));
+	hf_event_add(call, &event);
 }
 
 /* A pending job in mode execute has outlived give_up_at. */

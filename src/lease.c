@@ -21,6 +21,7 @@
 
 static bool single_transaction = false;
 static HTAB *granted_here = NULL;	/* lease ids, in TopTransactionContext */
+static HTAB *asserted_here = NULL;	/* the same */
 
 PG_FUNCTION_INFO_V1(holdfast_heartbeat);
 PG_FUNCTION_INFO_V1(holdfast_validate_lease);
@@ -36,7 +37,7 @@ on_xact_event(XactEvent event, void *arg)
 				 errdetail("The job would be held by nobody until the prepared transaction ends."),
 				 errhint("Commit the claim before the work begins.")));
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
-		granted_here = NULL;
+		granted_here = asserted_here = NULL;
 }
 
 void
@@ -49,19 +50,32 @@ hf_lease_init(void)
 	RegisterXactCallback(on_xact_event, NULL);
 }
 
-/* A claim has granted this lease. */
-void
-hf_lease_granted(const pg_uuid_t *lease_id)
+static void
+remember_lease(HTAB **table, const pg_uuid_t *lease_id)
 {
-	if (granted_here == NULL)
+	if (*table == NULL)
 	{
 		HASHCTL		ctl = {0};
 
 		ctl.keysize = ctl.entrysize = sizeof(pg_uuid_t);
 		ctl.hcxt = TopTransactionContext;
-		granted_here = hash_create("holdfast leases granted", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+		*table = hash_create("holdfast leases", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	}
-	hash_search(granted_here, lease_id, HASH_ENTER, NULL);
+	hash_search(*table, lease_id, HASH_ENTER, NULL);
+}
+
+/* A claim has granted this lease. */
+void
+hf_lease_granted(const pg_uuid_t *lease_id)
+{
+	remember_lease(&granted_here, lease_id);
+}
+
+/* Whether this transaction rests on the lease: then it is kept, over or not, until the transaction ends. */
+bool
+hf_lease_asserted(const HfRow *job)
+{
+	return asserted_here != NULL && hash_search(asserted_here, hf_uuid(job, JOB_LEASE_ID), HASH_FIND, NULL) != NULL;
 }
 
 /* JQ008 if the job's lease was granted in this transaction, unless nothing outside depends on it. */
@@ -206,6 +220,7 @@ holdfast_assert_lease(PG_FUNCTION_ARGS)
 	if (hf_settle_find(&s, HF_FIND_ASSERT) == NULL && call.now >= hf_time(s.job, JOB_LEASE_EXPIRES_AT))
 		hf_settle_stale(&s, "assertion after the end of the lease");
 	until = hf_time(s.job, JOB_LEASE_EXPIRES_AT);
+	remember_lease(&asserted_here, s.lease_id);
 	hf_settle_end(&s);
 	PG_RETURN_TIMESTAMPTZ(until);
 }

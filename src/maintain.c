@@ -36,7 +36,7 @@ settle_one(HfCall *call, HfRow *job)
 	bool		past = !expired && hf_text_is(hf_get(job, JOB_MODE), "execute") &&
 		!hf_is_null(job, JOB_GIVE_UP_AT) && call->now >= hf_time(job, JOB_GIVE_UP_AT);
 
-	if ((!expired && !past) || hf_lock(call, job, true) != HF_LOCKED)
+	if ((!expired && !past) || (expired && hf_lease_asserted(job)) || hf_lock(call, job, true) != HF_LOCKED)
 		return false;
 	if (hf_bool(job, JOB_SIDE_EFFECTS) && hf_ledger_lock_of(call, job, true, &ledger) == HF_LEDGER_BUSY)
 		return false;

@@ -141,6 +141,8 @@ go_on(HfSettle *s, const Found *found, HfRow *settled, Answer *answer)
 	{
 		hf_ledger_set(call, s->ledger, s->job, "failed_terminal", (Datum) 0);
 		add_found_event(s, found, "failed_terminal", "dead", 0, final);
+		hf_job_ended(call, s->job, strcmp(final, "terminal") == 0 ? "action_terminal" : "action_exhausted",
+					 "failed_terminal", final);
 		hf_job_die(call, s->job, final);
 		answer->outcome = "dead";
 		return;
@@ -331,8 +333,15 @@ holdfast_reconcile(PG_FUNCTION_ARGS)
 	if (outcome == NULL)
 		reconcile(&s, &found, &answer);
 	else if (strcmp(outcome, "reported") == 0)
-		answer.outcome = hf_settle_repeat(&s, hf_text_is(s.history->end.value[EVENT_KIND], "action_reconciled") &&
-										  hf_text_is(s.history->end.value[EVENT_WORKER_RESULT], findings[found.finding]));
+	{
+		const HfEvent *end = &s.history->end;
+		bool		same = hf_text_is(end->value[EVENT_KIND], "action_reconciled") &&
+			hf_text_is(end->value[EVENT_WORKER_RESULT], findings[found.finding]);
+
+		if (same && !end->null[EVENT_NEXT_NOT_BEFORE])
+			answer.next_not_before = DatumGetTimestampTz(end->value[EVENT_NEXT_NOT_BEFORE]);
+		answer.outcome = hf_settle_repeat(&s, same);
+	}
 	else
 		answer.outcome = outcome;
 	values[0] = CStringGetTextDatum(answer.outcome);

@@ -87,6 +87,12 @@ record(HfSettle *s, const HfEvent *of, const char *kind, const char *outcome, co
 	hf_event_follow(s->call, &event, kind, of);
 	hf_event_set(&event, EVENT_LEASE_ID, UUIDPGetDatum(s->lease_id));
 	hf_event_set(&event, EVENT_WORKER_RESULT, CStringGetTextDatum(s->function));
+	if (s->report != NULL)
+	{
+		hf_event_set(&event, EVENT_EXCEPTION_CLASS, PointerGetDatum(s->report->error_class));
+		if (s->report->message != NULL)
+			hf_event_set(&event, EVENT_MESSAGE, PointerGetDatum(s->report->message));
+	}
 	hf_detail_cstring(&detail, "report", s->function);
 	hf_detail_cstring(&detail, "outcome", outcome);
 	hf_detail_cstring(&detail, "because", why);
@@ -142,6 +148,7 @@ look_back(HfSettle *s)
 		return "unknown_job";
 	}
 	if (h->known && h->ended && !hf_text_is(h->end.value[EVENT_KIND], "action_attempt_lost") &&
+		!hf_text_is(h->end.value[EVENT_KIND], "action_cancelled") && !hf_text_is(h->end.value[EVENT_KIND], "action_purged") &&
 		strcmp(s->function, "heartbeat") != 0 && strcmp(s->function, "assert_lease") != 0)
 		return "reported";
 	if (strcmp(s->function, "heartbeat") == 0 && h->stale_heartbeat_seen)
@@ -560,20 +567,25 @@ holdfast_complete_batch(PG_FUNCTION_ARGS)
 
 /* ---------------------------------------------------------------- fail, schedule_retry */
 
-/* JQ006 for a delay that is not positive: no failed or snoozed attempt comes back for now. */
+/*
+ * JQ006 for a delay that is not positive: no failed or snoozed attempt comes
+ * back for now.
+ */
 static int64
-delay_arg(FunctionCallInfo fcinfo, int argno, const char *name)
+delay_arg(HfSettle *s, FunctionCallInfo fcinfo, int argno, const char *name)
 {
-	if (!PG_ARGISNULL(argno))
-	{
-		Interval   *delay = PG_GETARG_INTERVAL_P(argno);
+	Interval   *delay = PG_ARGISNULL(argno) ? NULL : PG_GETARG_INTERVAL_P(argno);
 
-		if (delay->month <= 0 && delay->day <= 0 && delay->time + delay->day * USECS_PER_DAY < 1000 && delay->month == 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_HF_NO_DELAY),
-					 errmsg("argument \"%s\" must be at least 1 ms", name),
-					 errdetail("Without a delay the job would come back at once, in a hot loop."),
-					 errhint("Give a positive delay; to hand the job back on shutdown, call release().")));
+	if (delay != NULL && delay->month == 0 && delay->day <= 0 && delay->time + delay->day * USECS_PER_DAY < 1000)
+	{
+		s->strict = false;
+		if (hf_settle_find(s, HF_FIND_SETTLE) == NULL)
+			hf_remember_job_refusal(s->call, s->job, ERRCODE_HF_NO_DELAY, s->function);
+		ereport(ERROR,
+				(errcode(ERRCODE_HF_NO_DELAY),
+				 errmsg("argument \"%s\" must be at least 1 ms", name),
+				 errdetail("Without a delay the job would come back at once, in a hot loop."),
+				 errhint("Give a positive delay; to hand the job back on shutdown, call release().")));
 	}
 	return hf_arg_interval_ms(fcinfo, argno, name, 1, HF_MAX_DELAY_MS);
 }
@@ -586,8 +598,10 @@ static Datum
 settle_failure(HfSettle *s, FunctionCallInfo fcinfo, HfReport *report)
 {
 	HfDecision	decision = {0};
-	const char *outcome = hf_settle_find(s, HF_FIND_SETTLE);
+	const char *outcome;
 
+	s->report = report;
+	outcome = hf_settle_find(s, HF_FIND_SETTLE);
 	if (outcome == NULL)
 	{
 		hf_settle_ledger(s);
@@ -665,7 +679,13 @@ holdfast_fail(PG_FUNCTION_ARGS)
 	{
 		TimestampTz at = hf_arg_timestamp(fcinfo, 6, "retry_at");
 
-		report.asked_ms = at <= call.now ? 0 : Min((at - call.now + 999) / 1000, HF_MAX_DELAY_MS);
+		if (at > call.now + HF_MAX_DELAY_MS * 1000)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("argument \"retry_at\" is too far in the future"),
+					 errdetail("It is more than ten years away."),
+					 errhint("Give the time that the provider gave, or none.")));
+		report.asked_ms = at <= call.now ? 0 : (at - call.now + 999) / 1000;
 	}
 	if (!PG_ARGISNULL(7))
 		report.timeout_kind = cstring_to_text(timeout_kinds[hf_arg_choice(fcinfo, 7, "timeout_kind", timeout_kinds)]);
@@ -702,7 +722,7 @@ holdfast_schedule_retry(PG_FUNCTION_ARGS)
 	report_init(&report, "schedule_retry");
 	report.retry_always = true;
 	if (!PG_ARGISNULL(2))
-		report.asked_ms = delay_arg(fcinfo, 2, "delay");
+		report.asked_ms = delay_arg(&s, fcinfo, 2, "delay");
 	report.error_class = hf_arg_text(fcinfo, 3, "error_class", HF_MAX_NAME, true);
 	report.message = message_arg(fcinfo, 4);
 	if (!PG_ARGISNULL(5))
@@ -730,20 +750,34 @@ refuse_open_children(HfSettle *s)
 			 errhint("Settle the child effect with ledger_transition() or reconcile(), or call fail().")));
 }
 
+/* An operator asked for the end, and nothing was sent. */
 static void
-resume_cancelled(HfSettle *s, HfEvent *event, HfDecision *d)
+resume_cancelled(HfSettle *s, HfDecision *d)
 {
 	bool		unknown = s->ledger != NULL && hf_ledger_is(s->ledger, "unknown");
 
 	d->decision = "cancelled";
 	d->reason = unknown ? "unresolved" : "cancelled";
-	hf_event_set(event, EVENT_KIND, hf_word("action_cancelled"));
 	if (s->ledger != NULL && hf_ledger_is(s->ledger, "started"))
 		hf_ledger_set(s->call, s->ledger, s->job, "planned", (Datum) 0);
+	hf_job_ended(s->call, s->job, "action_cancelled", s->ledger ? text_to_cstring(hf_text(s->ledger, LEDGER_STATE)) : NULL,
+				 d->reason);
 	if (unknown)
 		hf_job_die(s->call, s->job, "unresolved");
 	else
 		hf_job_gone(s->call, s->job);
+}
+
+/* The ledger is committed: the job is done, whatever the worker meant. */
+static void
+resume_committed(HfSettle *s, HfDecision *d)
+{
+	d->decision = "succeeded";
+	d->reason = "ledger_committed";
+	hf_job_ended(s->call, s->job, "action_attempt_succeeded", "committed", d->reason);
+	hf_job_gone(s->call, s->job);
+	if (!hf_is_null(s->job, JOB_STREAM))
+		hf_stream_ended(s->call, hf_int32(s->job, JOB_QUEUE), hf_text(s->job, JOB_STREAM), true);
 }
 
 static void
@@ -785,7 +819,7 @@ resume(HfSettle *s, int64 asked_ms, text *reason, HfDecision *d)
 
 	hf_settle_ledger(s);
 	refuse_open_children(s);
-	if (resumes > HF_MAX_RESUMES || (s->ledger != NULL && hf_ledger_is(s->ledger, "committed")))
+	if (resumes > HF_MAX_RESUMES && !(s->ledger != NULL && hf_ledger_is(s->ledger, "committed")))
 	{
 		HfReport	report;
 
@@ -816,11 +850,21 @@ resume(HfSettle *s, int64 asked_ms, text *reason, HfDecision *d)
 	hf_detail_cstring(&detail, "report", s->function);
 	hf_detail_cstring(&detail, "because", d->because);
 	hf_event_set(&event, EVENT_DETAIL, hf_detail_end(&detail));
-	if (!hf_is_null(s->job, JOB_CANCEL_REQUESTED_AT))
-		resume_cancelled(s, &event, d);
+	if (s->ledger != NULL && hf_ledger_is(s->ledger, "committed"))
+	{
+		hf_event_add(call, &event);
+		resume_committed(s, d);
+	}
+	else if (!hf_is_null(s->job, JOB_CANCEL_REQUESTED_AT))
+	{
+		hf_event_add(call, &event);
+		resume_cancelled(s, d);
+	}
 	else
+	{
 		resume_later(s, &event, d, asked_ms, policy, resumes);
-	hf_event_add(call, &event);
+		hf_event_add(call, &event);
+	}
 }
 
 static Datum
@@ -864,7 +908,7 @@ holdfast_snooze(PG_FUNCTION_ARGS)
 	int64		asked_ms;
 
 	hf_settle_begin(&s, &call, fcinfo, "snooze");
-	asked_ms = delay_arg(fcinfo, 2, "delay");
+	asked_ms = delay_arg(&s, fcinfo, 2, "delay");
 	return settle_resume(fcinfo, "snooze", asked_ms, &call, &s, hf_arg_text(fcinfo, 3, "reason", HF_MAX_TEXT, false));
 }
 

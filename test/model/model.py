@@ -441,7 +441,7 @@ class Model:
 			return outcome, next, lease_end, deadline
 		def later(mode):
 			if j.cancel:
-				self.die(j, 'unresolved') if mode == 'reconcile' else self.gone(j)
+				self.die(j, 'unresolved') if mode == 'reconcile' or 'late_child' in TOLERATED else self.gone(j)
 				return done('dead')
 			self.requeue(j, self.now + self.policy(j).rec_delay * MS, mode)
 			return done('retry', j.run_after)
@@ -452,6 +452,9 @@ class Model:
 		if l.state == 'committed':				# final, whatever comes next
 			self.gone(j)
 			return done('done')
+		if 'late_child' in TOLERATED and late:
+			self.set(l, j, 'failed_retryable')
+			return later('execute')
 		if final := self.no_more_execution(j):	# G4: budget and give_up_at are looked at now
 			self.set(l, j, 'failed_terminal')
 			self.die(j, final)
@@ -520,6 +523,8 @@ class Model:
 		j.failures = j.reconciles = j.losses = j.resumes = 0
 		j.cancel, j.final = False, None
 		if j.give_up is not None and j.give_up <= self.now: j.give_up = None
+		for c in self.children(l):
+			if c.state == 'failed_terminal' and 'redrive_child' not in TOLERATED: self.set(c, j, 'planned')
 		if l: self.set(l, j, 'planned' if l.state == 'failed_terminal' else l.state)
 		self.jobs[j.id] = j
 		self.requeue(j, self.now, 'reconcile' if self.unknowns(l) else 'execute')
@@ -530,16 +535,17 @@ class Model:
 		if not row: raise Refused('42704')
 		l = self.ledger[row.parent] if row.parent else row
 		j = self.jobs.get(l.job) or self.dead.get(l.job)
-		if j and j.lease or row.state != 'unknown' or finding == 'abandoned' and row.parent: raise Refused('JQ004')
+		abandoned = finding == 'abandoned'		# of the whole action, and with it of what is unknown of its parts
+		if j and j.lease or abandoned and row.parent or not (self.unknowns(l) if abandoned else row.state == 'unknown'): raise Refused('JQ004')
 		live = l.job in self.jobs
-		self.set(row, j, {'landed': 'committed', 'not_landed': 'failed_retryable', 'abandoned': 'failed_terminal'}[finding])
+		for x in self.unknowns(l) if abandoned else [row]:
+			self.set(x, j, {'landed': 'committed', 'not_landed': 'failed_retryable', 'abandoned': 'failed_terminal'}[finding])
 		self.event(j, 'action_reconciled')
 		answer = row.state, j.id
-		if finding == 'abandoned': final = 'abandoned'
+		if abandoned and (l.state != 'committed' or 'abandon_committed' in TOLERATED): final = 'abandoned'
 		elif self.unknowns(l):
 			if live: self.requeue(j, j.run_after, 'reconcile')
 			return answer
-		elif 'settle_child' in TOLERATED and row.parent and (finding, l.state) != ('landed', 'committed'): final = None
 		elif l.state == 'committed':
 			self.jobs.pop(j.id, None), self.dead.pop(j.id, None)
 			return answer
@@ -783,8 +789,6 @@ class Driver:
 		if r.random() < .2: a['max_attempts'] = r.choice([1, 2, 3])
 		if r.random() < .15: a['retry_policy'] = r.choice(['p1', 'p2', 'p3'])
 		if r.random() < .03: a['side_effects'] = not q.se
-		key = intent_key(a['subject'], a['action_key'], a.get('scope'), a.get('intent_version', 1))
-		if 'child_enqueue' in TOLERATED and (l := self.m.ledger.get(key)) and self.m.unknowns(l) and l.job not in self.m.jobs: return self.new_job(r, queue)
 		return a
 	def sql_value(self, k, v):
 		if k in ('delay', 'timeout'): return f'{v} ms'

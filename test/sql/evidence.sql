@@ -238,7 +238,7 @@ SELECT is(pg_temp.completed('rolled back'), 'completed', 'G2: and the report may
 -- the whole
 
 SELECT is_empty($$SELECT kind FROM pg_temp.evidence WHERE kind <> ALL (ARRAY['action_attempt_started', 'action_attempt_succeeded', 'action_attempt_failed', 'action_attempt_lost', 'action_retry_scheduled',
-	'action_reconcile_scheduled', 'action_reconciled', 'action_ledger_changed', 'action_snoozed', 'action_released', 'action_cancelled', 'action_suppressed', 'action_exhausted', 'action_terminal', 'action_redriven',
+	'action_reconcile_scheduled', 'action_reconciled', 'action_ledger_changed', 'action_snoozed', 'action_released', 'action_cancelled', 'action_cancel_requested', 'action_suppressed', 'action_exhausted', 'action_terminal', 'action_redriven',
 	'action_deferred', 'action_duplicate_enqueue', 'action_duplicate_report', 'action_stale_report', 'action_purged', 'action_changed_by_sql', 'action_violation', 'evidence_ddl'])$$, 'events are of the kinds that are documented');
 SELECT is_empty($$SELECT FROM pg_temp.evidence WHERE kind IN ('action_retry_scheduled', 'action_reconcile_scheduled') AND subject <> 'backwards'
 	AND (next_not_before <= at OR next_not_before IS NULL OR delay_ms < 1 OR retry_policy IS NULL)$$,

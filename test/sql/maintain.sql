@@ -108,7 +108,7 @@ SELECT is(pg_temp.state(name), state, 'G9: one millisecond before, maintain leav
 	('lease', 'running, execute, ledger started'), ('plain', 'running, execute, ledger none'), ('asked', 'running, execute, ledger started'),
 	('deadline', 'pending, execute, ledger planned'), ('deadline2', 'pending, execute, ledger failed_retryable')) AS v (name, state);
 SELECT pg_temp.later('1 ms') \g /dev/null
-SELECT ok((SELECT sum(done) >= 8 FROM holdfast.maintain() WHERE task LIKE 'leases%'), 'G8: maintain settles what is over, and says how many');
+SELECT is((SELECT sum(done) FROM holdfast.maintain() WHERE task LIKE 'leases%'), 7::numeric, 'G8: maintain settles what is over, and says how many');
 SELECT is(pg_temp.state(name), state, format('G8: maintain, %s: %s', name, state)) FROM (VALUES
 	('lease', 'pending, reconcile, ledger unknown'), ('plain', 'pending, execute, ledger none'), ('paused', 'pending, reconcile, ledger unknown'),
 	('asked', 'dead (unresolved), ledger unknown'), ('committed', 'gone, ledger committed'), ('reconciling', 'running, reconcile, ledger unknown'),
@@ -138,7 +138,7 @@ END
 $$;
 SELECT pg_temp.attempt('h' || n, 'complete(c.job_id, c.lease_id)') FROM generate_series(1, 3) AS n \g /dev/null
 SELECT pg_temp.attempt('f1', 'fail(c.job_id, c.lease_id, ''ValidationError'')'), pg_temp.attempt('s1', 'snooze(c.job_id, c.lease_id, ''1 day'')') \g /dev/null
-SELECT pg_temp.at('2030-01-23 07:59:59.999999+00'::timestamptz), pg_temp.attempt('h4', 'complete(c.job_id, c.lease_id)') \g /dev/null
+SELECT pg_temp.at('2030-01-23 07:59:59.9+00'::timestamptz), pg_temp.attempt('h4', 'complete(c.job_id, c.lease_id)') \g /dev/null
 SELECT pg_temp.maintained() \g /dev/null
 SELECT is_empty($$SELECT * FROM holdfast.queue_hour h JOIN holdfast.queue q ON q.queue_id = h.queue WHERE q.queue_name = 'hours'$$, 'an hour is counted once it is over');
 SELECT pg_temp.at('2030-01-23 08:00:00+00'::timestamptz), pg_temp.attempt('h5', 'complete(c.job_id, c.lease_id)'), pg_temp.maintained() \g /dev/null
@@ -160,7 +160,7 @@ BEGIN
 END
 $$;
 SELECT pg_temp.at('2030-01-24 12:00:00+00'::timestamptz) \g /dev/null
-SELECT pg_temp.short('committed', 'complete(c.job_id, c.lease_id)') \g /dev/null
+SELECT pg_temp.short('all done', 'complete(c.job_id, c.lease_id)') \g /dev/null
 SELECT pg_temp.short('doubtful', 'fail(c.job_id, c.lease_id, ''Boom'')') \g /dev/null
 SELECT pg_temp.short('doubtful, dead', 'cancel(c.job_id, NULL, true)') \g /dev/null
 SELECT pg_temp.short('retryable', 'fail(c.job_id, c.lease_id, ''Boom'', side_effect => ''none'', retry_after => ''10 days'')') \g /dev/null
@@ -168,11 +168,11 @@ SELECT holdfast.cancel((SELECT job_id FROM holdfast.enqueue('short', 'act', 'can
 SELECT holdfast.enqueue('short', 'act', 'parked for long', delay => '30 days') \g /dev/null
 CREATE FUNCTION pg_temp.kept() RETURNS text LANGUAGE sql AS $$ SELECT string_agg(subject, '; ' ORDER BY subject) FROM pg_temp.ledger WHERE queue = 'short' $$;
 SELECT pg_temp.at('2030-01-26 11:59:59.999+00'::timestamptz), pg_temp.maintained() \g /dev/null
-SELECT is(pg_temp.kept(), 'cancelled; committed; doubtful; doubtful, dead; parked for long; retryable', 'G5: no row goes before ledger_retention');
-SELECT is((SELECT outcome FROM holdfast.enqueue('short', 'act', 'committed')), 'already_committed', 'G5: a committed intent is known so long');
+SELECT is(pg_temp.kept(), 'all done; cancelled; doubtful; doubtful, dead; parked for long; retryable', 'G5: no row goes before ledger_retention');
+SELECT is((SELECT outcome FROM holdfast.enqueue('short', 'act', 'all done')), 'already_committed', 'G5: a committed intent is known so long');
 SELECT pg_temp.later('2 ms'), pg_temp.maintained(), pg_temp.maintained() \g /dev/null
 SELECT is(pg_temp.kept(), 'doubtful; doubtful, dead; parked for long; retryable', 'G6: past it, rows go, but never unknown ones, nor those of live jobs');
-SELECT is((SELECT outcome FROM holdfast.enqueue('short', 'act', 'committed')), 'created', 'G5: the intent is no longer known');
+SELECT is((SELECT outcome FROM holdfast.enqueue('short', 'act', 'all done')), 'created', 'G5: the intent is no longer known');
 SELECT pg_temp.later('400 days'), pg_temp.maintained(), pg_temp.maintained() \g /dev/null
 SELECT is((SELECT string_agg(state, ' ') FROM pg_temp.ledger WHERE queue = 'short' AND subject LIKE 'doubtful%'), 'unknown unknown', 'G6: time never settles unknown');
 
