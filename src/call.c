@@ -18,6 +18,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
+#include "utils/inval.h"
 #include "utils/memutils.h"
 
 static int	depth = 0;
@@ -66,7 +67,11 @@ hf_begin(HfCall *call, const char *function, bool write)
 	}
 	memset(call, 0, sizeof(HfCall));
 	if (depth++ == 0)
+	{
+		/* locks that are held already would let changes of others go unnoticed */
+		AcceptInvalidationMessages();
 		hf_tables_check();
+	}
 	call->generation = hf_tables_generation();
 	call->write = write;
 	call->cxt = AllocSetContextCreate(CurrentMemoryContext, "holdfast call", ALLOCSET_DEFAULT_SIZES);
@@ -79,7 +84,10 @@ void
 hf_end(HfCall *call)
 {
 	if (call->write)
+	{
+		hf_streams_flush(call);
 		hf_events_flush(call);
+	}
 	for (int i = 0; i < HF_NTABLES; i++)
 		if (call->tables[i] != NULL)
 			hf_close(call->tables[i]);
@@ -132,13 +140,15 @@ hf_word(const char *word)
 		ctl.hcxt = TopMemoryContext;
 		words = hash_create("holdfast words", 128, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	}
-	entry = hash_search(words, &word, HASH_ENTER, &found);
+	entry = hash_search(words, &word, HASH_FIND, &found);
 	if (!found)
 	{
 		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+		Datum		datum = CStringGetTextDatum(word);
 
-		entry->datum = CStringGetTextDatum(word);
 		MemoryContextSwitchTo(old);
+		entry = hash_search(words, &word, HASH_ENTER, NULL);
+		entry->datum = datum;
 	}
 	return entry->datum;
 }

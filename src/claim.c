@@ -249,6 +249,13 @@ decide(Claim *c, HfDispatch *dispatch, HfRow *job, HfRow *ledger)
 		defer_to_owner(c, job, ledger);
 	else if (ledger != NULL && hf_ledger_is(ledger, "committed") && hf_text_is(hf_get(job, JOB_MODE), "execute"))
 		suppress(c, job);
+	else if (ledger != NULL && hf_text_is(hf_get(job, JOB_MODE), "execute") && hf_ledger_any_unknown(call, ledger))
+	{
+		/* no path leads from unknown to execution but a finding */
+		hf_set(job, JOB_MODE, hf_word("reconcile"));
+		defer(c, job, call->now + hf_job_policy(job, c->queue)->reconcile_ms * 1000, "side_effect_unknown",
+			  "the ledger says unknown");
+	}
 	else if (hf_text_is(hf_get(job, JOB_MODE), "execute") && !hf_is_null(job, JOB_GIVE_UP_AT) &&
 			 call->now >= hf_time(job, JOB_GIVE_UP_AT))
 	{
@@ -262,15 +269,33 @@ decide(Claim *c, HfDispatch *dispatch, HfRow *job, HfRow *ledger)
 		defer(c, job, until, "stream_open",
 			  psprintf("stream %s is open", text_to_cstring(hf_text(job, JOB_STREAM))));
 	}
-	else if (ledger != NULL && hf_text_is(hf_get(job, JOB_MODE), "execute") && hf_ledger_any_unknown(call, ledger))
-	{
-		/* no path leads from unknown to execution but a finding */
-		hf_set(job, JOB_MODE, hf_word("reconcile"));
-		defer(c, job, call->now + hf_job_policy(job, c->queue)->reconcile_ms * 1000, "side_effect_unknown",
-			  "the ledger says unknown");
-	}
 	else
 		grant(c, dispatch, job, ledger);
+}
+
+/*
+ * Lock the ledger row, if the job has one; false: step over the job.  A row
+ * that is missing, purged by retention or by hand, is entered anew, for the
+ * next claim.
+ */
+static bool
+hold_ledger(HfCall *call, HfRow *job, HfRow **ledger)
+{
+	HfLedgerLook look;
+
+	if (!hf_bool(job, JOB_SIDE_EFFECTS))
+		return true;
+	look = hf_ledger_lock_of(call, job, true, ledger);
+	if (look == HF_LEDGER_NONE)
+	{
+		HfRow	   *fresh = hf_ledger_new(call, job, hf_text_is(hf_get(job, JOB_MODE), "execute") ? "planned" : "unknown");
+		HfRow	   *probe = hf_row_for(hf_open(call, HF_LEDGER));
+
+		(void) hf_insert_unique(call, fresh, "_pkey", hf_uuid(job, JOB_KEY), probe, NULL);
+		hf_row_free(probe);
+		hf_row_free(fresh);
+	}
+	return look == HF_LEDGER_HELD;
 }
 
 /* ---------------------------------------------------------------- one queue */
@@ -301,8 +326,7 @@ claim_pass(Claim *c)
 			 !hf_is_null(job, JOB_GIVE_UP_AT) && call->now >= hf_time(job, JOB_GIVE_UP_AT));
 		if (!hf_is_null(job, JOB_LEASE_ID) && hf_lease_asserted(job))
 			leave_to_maintain = true;
-		if (leave_to_maintain || hf_lock(call, job, true) != HF_LOCKED ||
-			(hf_bool(job, JOB_SIDE_EFFECTS) && hf_ledger_lock_of(call, job, true, &ledger) != HF_LEDGER_HELD))
+		if (leave_to_maintain || hf_lock(call, job, true) != HF_LOCKED || !hold_ledger(call, job, &ledger))
 		{
 			hf_dispatch_keep(dispatch);
 			continue;
@@ -318,7 +342,6 @@ static void
 claim_queue(Claim *c, const HfQueue *queue)
 {
 	c->queue = queue;
-	hf_check_granted(queue, HF_WORKER);
 	if (c->lease_ms > 0)
 		hf_lease_check_asked(queue, c->lease_ms);
 	if (queue->paused)
@@ -372,8 +395,10 @@ holdfast_claim(PG_FUNCTION_ARGS)
 	Claim		c;
 
 	claim_begin(&c, &call, fcinfo, "claim");
+	c.queue = hf_queue_by_name(hf_arg_text(fcinfo, 0, "queue_name", HF_MAX_NAME, true));
+	hf_check_granted(c.queue, HF_WORKER);
 	claim_args(&c, 1, 2);
-	claim_queue(&c, hf_queue_by_name(hf_arg_text(fcinfo, 0, "queue_name", HF_MAX_NAME, true)));
+	claim_queue(&c, c.queue);
 	hf_end(&call);
 	return (Datum) 0;
 }
@@ -396,7 +421,6 @@ holdfast_claim_any(PG_FUNCTION_ARGS)
 	const HfQueue *queues[HF_MAX_QUEUES];
 
 	claim_begin(&c, &call, fcinfo, "claim_any");
-	claim_args(&c, 1, 2);
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -418,6 +442,7 @@ holdfast_claim_any(PG_FUNCTION_ARGS)
 		queues[i] = hf_queue_by_name(DatumGetTextPP(names[i]));
 		hf_check_granted(queues[i], HF_WORKER);
 	}
+	claim_args(&c, 1, 2);
 	for (int i = 0; i < n && c.granted < c.qty && c.aside < HF_MAX_ASIDE; i++)
 	{
 		bool		again = false;
@@ -463,9 +488,9 @@ holdfast_complete_and_claim(PG_FUNCTION_ARGS)
 
 	claim_begin(&c, &call, fcinfo, "complete_and_claim");
 	c.merged = true;
-	claim_args(&c, 1, 4);
 	c.queue = hf_queue_by_name(hf_arg_text(fcinfo, 0, "queue_name", HF_MAX_NAME, true));
 	hf_check_granted(c.queue, HF_WORKER);
+	claim_args(&c, 1, 4);
 	hf_complete_many(&call, fcinfo, 2, 3, put_completed, &c);
 	hf_events_flush(&call);
 	CommandCounterIncrement();

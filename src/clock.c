@@ -32,6 +32,7 @@ PG_FUNCTION_INFO_V1(holdfast_clock);
 static bool
 check_clock(char **newval, void **extra, GucSource source)
 {
+	TimestampTz value;
 	TimestampTz *parsed;
 
 	if (**newval == '\0')
@@ -41,11 +42,16 @@ check_clock(char **newval, void **extra, GucSource source)
 		GUC_check_errdetail("It must be empty or a timestamp such as 2030-01-01 00:00:00+00.");
 		return false;
 	}
+	value = DatumGetTimestampTz(DirectFunctionCall3(timestamptz_in, CStringGetDatum(*newval),
+													ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
+#if PG_VERSION_NUM >= 160000
+	parsed = (TimestampTz *) guc_malloc(LOG, sizeof(TimestampTz));
+#else
 	parsed = (TimestampTz *) malloc(sizeof(TimestampTz));
+#endif
 	if (parsed == NULL)
 		return false;
-	*parsed = DatumGetTimestampTz(DirectFunctionCall3(timestamptz_in, CStringGetDatum(*newval),
-													  ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
+	*parsed = value;
 	*extra = parsed;
 	return true;
 }

@@ -14,6 +14,7 @@
 #include "holdfast.h"
 
 #include "access/table.h"
+#include "access/xact.h"
 #include "catalog/pg_authid.h"
 #include "commands/trigger.h"
 #include "utils/builtins.h"
@@ -74,7 +75,6 @@ hf_config_check(void)
 	/* OIDs are read anew whenever one of our tables may be another */
 	if (hf_call_depth() > 1 || (!config_stale && generation == hf_tables_generation()))
 		return;
-	generation = hf_tables_generation();
 	if (config_cxt == NULL)
 		config_cxt = AllocSetContextCreate(CacheMemoryContext, "holdfast settings", ALLOCSET_SMALL_SIZES);
 	else
@@ -89,6 +89,7 @@ hf_config_check(void)
 	config_oids[3] = hf_table_oid(HF_ERROR_RULE);
 	config_oids[4] = hf_table_oid(HF_SETTING);
 	config_stale = false;
+	generation = hf_tables_generation();
 }
 
 MemoryContext
@@ -106,7 +107,7 @@ hf_config_scan(HfTableId id, HfConfigRow row, void *arg)
 {
 	HfCall		reading = {.cxt = CurrentMemoryContext};
 	HfTable    *table = hf_open(&reading, id);
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	Snapshot	snapshot = RegisterSnapshot(IsInParallelMode() ? GetActiveSnapshot() : GetLatestSnapshot());
 	TableScanDesc scan = table_beginscan(table->rel, snapshot, 0, NULL);
 	TupleTableSlot *slot = table_slot_create(table->rel, NULL);
 	int			ncolumns = hf_table_ncolumns(id);

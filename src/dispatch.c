@@ -254,7 +254,7 @@ mode_key(ScanKey key, bool reconcile)
  * do not stand between.
  */
 static IndexScanDesc
-begin_priority(HfDispatch *d, bool reconcile, int32 priority, Key from, TimestampTz upto)
+begin_priority(HfDispatch *d, bool reconcile, int32 priority, Key from, TimestampTz upto, bool want_entries)
 {
 	IndexScanDesc scan;
 	ScanKeyData keys[5];
@@ -279,6 +279,7 @@ begin_priority(HfDispatch *d, bool reconcile, int32 priority, Key from, Timestam
 	}
 	ScanKeyInit(&keys[n++], 4, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE, TimestampTzGetDatum(upto));
 	scan = hf_index_beginscan(d->table->rel, d->index, &d->dirty, n);
+	scan->xs_want_itup = want_entries;
 	index_rescan(scan, keys, n, NULL, 0);
 	return scan;
 }
@@ -457,7 +458,8 @@ advance(HfDispatch *d, ModeScan *m)
 			m->pinned = m->met_any = false;
 			m->least_lease_end = DT_NOEND;
 			m->least_running = highest_of_all;
-			m->scan = begin_priority(d, m->reconcile, m->priority, d->use_hints ? m->slot->hint : lowest, d->call->now);
+			m->scan = begin_priority(d, m->reconcile, m->priority, d->use_hints ? m->slot->hint : lowest, d->call->now,
+									 false);
 		}
 		if (!index_getnext_slot(m->scan, ForwardScanDirection, m->row->stored))
 			close_priority(d, m, true);
@@ -467,6 +469,17 @@ advance(HfDispatch *d, ModeScan *m)
 }
 
 /* ---------------------------------------------------------------- the net */
+
+static Key
+key_of_entry(IndexScanDesc scan)
+{
+	Key			key;
+	bool		isnull;
+
+	key.run_after = DatumGetTimestampTz(index_getattr(scan->xs_itup, 4, scan->xs_itupdesc, &isnull));
+	key.job_id = DatumGetInt64(index_getattr(scan->xs_itup, 5, scan->xs_itupdesc, &isnull));
+	return key;
+}
 
 /*
  * Look at up to "entries" entries below the hint, from where the last look
@@ -481,39 +494,40 @@ sweep(HfDispatch *d, Slot *slot, int entries, bool *complete)
 	int			seen = 0;
 
 	*complete = false;
-	scan = begin_priority(d, slot->reconcile, slot->priority, slot->swept_to, slot->hint.run_after);
-	for (;;)
+	scan = begin_priority(d, slot->reconcile, slot->priority, slot->swept_to, slot->hint.run_after, true);
+	while (!*complete && seen++ < entries)
 	{
 		Key			key;
 
 		CHECK_FOR_INTERRUPTS();
-		if (seen++ >= entries)
-			break;
-		if (!index_getnext_slot(scan, ForwardScanDirection, row->stored))
+		if (index_getnext_tid(scan, ForwardScanDirection) == NULL)
 		{
 			*complete = true;
 			break;
 		}
-		hf_row_load(row);
-		key.run_after = hf_time(row, JOB_RUN_AFTER);
-		key.job_id = hf_int64(row, JOB_ID);
+		/* entries count, whether their row is still to be seen or not */
+		key = key_of_entry(scan);
 		if (compare(key, slot->hint) >= 0)
 		{
 			*complete = true;
 			break;
 		}
 		slot->swept_to = key;
+		if (!index_fetch_heap(scan, row->stored))
+			continue;
+		hf_row_load(row);
 		if (hf_text_is(hf_get(row, JOB_STATUS), "pending") || TransactionIdIsValid(d->dirty.xmin) ||
 			d->call->now >= hf_time(row, JOB_LEASE_EXPIRES_AT))
 		{
 			slot->hint = key;
 			lowered = *complete = true;
-			break;
 		}
-		if (hf_time(row, JOB_LEASE_EXPIRES_AT) < slot->least_lease_end)
-			slot->least_lease_end = hf_time(row, JOB_LEASE_EXPIRES_AT);
-		if (compare(key, slot->least_running) < 0)
-			slot->least_running = key;
+		else
+		{
+			slot->least_lease_end = Min(slot->least_lease_end, hf_time(row, JOB_LEASE_EXPIRES_AT));
+			if (compare(key, slot->least_running) < 0)
+				slot->least_running = key;
+		}
 	}
 	index_endscan(scan);
 	hf_row_free(row);
@@ -564,10 +578,10 @@ hf_dispatch_begin(HfCall *call, int32 queue_id, bool execute, bool reconcile)
 {
 	HfDispatch *d = palloc0(sizeof(HfDispatch));
 
-	if (slots_generation != call->generation)
+	if (slots_generation != hf_job_generation())
 	{
 		memset(slots, 0, sizeof(slots));
-		slots_generation = call->generation;
+		slots_generation = hf_job_generation();
 	}
 	d->call = call;
 	d->queue_id = queue_id;
@@ -663,7 +677,7 @@ next_run_after(HfDispatch *d, ModeScan *m)
 {
 	TimestampTz next = DT_NOEND;
 	Key			from = {d->call->now, PG_INT64_MAX};
-	IndexScanDesc scan = begin_priority(d, m->reconcile, m->priority, from, DT_NOEND);
+	IndexScanDesc scan = begin_priority(d, m->reconcile, m->priority, from, DT_NOEND, false);
 
 	while (index_getnext_slot(scan, ForwardScanDirection, m->row->stored))
 	{

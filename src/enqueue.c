@@ -334,8 +334,8 @@ reserve_known(HfCall *call, HfRow *job, HfRow *ledger, Enqueued *answer)
 		}
 		if (hf_ledger_is(ledger, "committed"))
 			outcome = "already_committed";
-		else if (hf_ledger_any_unknown(call, ledger))
-			outcome = "unknown_effect";
+		else if (hf_ledger_is(ledger, "started") || hf_ledger_any_unknown(call, ledger))
+			outcome = "unknown_effect";	/* started, and its job gone by other hands: nobody knows */
 		else if (hf_ledger_is(ledger, "failed_terminal"))
 			outcome = "dead";
 		if (outcome != NULL)
@@ -368,13 +368,14 @@ reserve(HfCall *call, HfRow *job, Enqueued *answer)
 	HfRow	   *ledger = hf_ledger_new(call, job, "planned");
 	bool		ours;
 
-	if (hf_find_live_key(live, &answer->key))
-		other_declaration(call, job, hf_int64(live, JOB_ID), "without");
-	ours = hf_insert_unique(call, ledger, "_pkey", &answer->key, probe);
+	ours = hf_insert_unique(call, ledger, "_pkey", &answer->key, probe, NULL);
 	if (ours)
 		hf_ledger_note_place(ledger, job);
 	else
 		ours = reserve_known(call, job, probe, answer);
+	/* the other kind is looked for after the own row is entered, so that one of two sees the other */
+	if (ours && hf_key_taken(live, "_live_key", &answer->key) && hf_find_live_key(live, &answer->key))
+		other_declaration(call, job, hf_int64(live, JOB_ID), "without");
 	hf_row_free(ledger);
 	hf_row_free(live);
 	hf_row_free(probe);
@@ -397,13 +398,12 @@ enqueue_without_effects(HfCall *call, HfRow *job, Enqueued *answer)
 	HfRow	   *live = hf_row_for(hf_open(call, HF_JOB));
 	HfRow	   *ledger = hf_row_for(hf_open(call, HF_LEDGER));
 
-	if (hf_find_key(ledger, &answer->key))
-		other_declaration(call, job, hf_int64(ledger, LEDGER_JOB_ID), "with");
 	for (;;)
 	{
-		settle_turn(job);
-		if (hf_insert_unique(call, job, "_live_key", &answer->key, live))
+		if (hf_insert_unique(call, job, "_live_key", &answer->key, live, settle_turn))
 		{
+			if (hf_key_taken(ledger, "_pkey", &answer->key) && hf_find_key(ledger, &answer->key))
+				other_declaration(call, job, hf_int64(ledger, LEDGER_JOB_ID), "with");
 			created(job, answer);
 			break;
 		}

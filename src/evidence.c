@@ -417,7 +417,7 @@ hf_event_finding(HfCall *call, const char *kind, const HfEvent *event)
 		{FINDING_WORKER_NAME, EVENT_WORKER_NAME}, {FINDING_DETAIL, EVENT_DETAIL}};
 	HfRow	   *row = hf_row_new(hf_open(call, HF_FINDING));
 
-	hf_set(row, FINDING_AT, event->value[EVENT_AT]);
+	hf_set(row, FINDING_AT, TimestampTzGetDatum(call->now));
 	hf_set(row, FINDING_KIND, hf_word(kind));
 	for (int i = 0; i < lengthof(pairs); i++)
 		if (!event->null[pairs[i][1]])

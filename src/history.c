@@ -152,17 +152,18 @@ hf_history(HfCall *call, int64 job_id, const pg_uuid_t *lease_id, HfHistory *h)
 	bool		any = false;
 
 	memset(h, 0, sizeof(HfHistory));
-	for (int i = desc->nparts - 1; i >= 0; i--)
+	/* from the latest day back: indexes[b] is what lies below bound b */
+	for (int b = desc->nparts > 0 ? desc->boundinfo->ndatums - 1 : 0; b > 0; b--)
 	{
-		/* bounds: partition i is desc->oids[i], in order of its lower bound */
+		int			i = desc->boundinfo->indexes[b];
 		Relation	rel;
 		HfTable    *table;
 
-		if (desc->boundinfo->ndatums > i &&
-			desc->boundinfo->kind[i][0] == PARTITION_RANGE_DATUM_VALUE &&
-			i + 1 < desc->boundinfo->ndatums &&
-			DatumGetTimestampTz(desc->boundinfo->datums[i + 1][0]) < call->now - LOOK_BACK)
+		if (desc->boundinfo->kind[b][0] == PARTITION_RANGE_DATUM_VALUE &&
+			DatumGetTimestampTz(desc->boundinfo->datums[b][0]) < call->now - LOOK_BACK)
 			break;
+		if (i < 0)
+			continue;
 		rel = try_relation_open(desc->oids[i], AccessShareLock);
 		if (rel == NULL)
 			continue;

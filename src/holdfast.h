@@ -190,6 +190,7 @@ typedef struct HfCall
 	uint64		generation;		/* of what the backend remembers of our tables */
 	HfTable    *tables[HF_NTABLES];
 	HfEvents   *events;
+	List	   *streams;		/* ends of jobs with a stream, to be counted when the call ends */
 } HfCall;
 
 extern void hf_begin(HfCall *call, const char *function, bool write);
@@ -208,6 +209,8 @@ struct HfTable
 	const AttrNumber *att;		/* column enum -> attribute number */
 	struct TableShape *shape;
 	Relation   *indexes;		/* opened when needed */
+	struct IndexInfo **infos;	/* this call's own */
+	MemoryContext cxt;
 	dlist_head	rows;			/* HfRow, not yet freed */
 	IndexScanDesc lookup;		/* kept for the next lookup of the call */
 	SnapshotData dirty;			/* its snapshot */
@@ -231,6 +234,7 @@ typedef enum HfLock
 extern void hf_table_init(void);
 extern void hf_tables_check(void);
 extern uint64 hf_tables_generation(void);
+extern uint64 hf_job_generation(void);
 extern int	hf_table_ncolumns(HfTableId id);
 extern void hf_table_fill(HfTable *table, Datum *values, bool *nulls);
 extern Oid	hf_sequence_oid(const char *name);
@@ -246,7 +250,9 @@ extern void hf_row_load(HfRow *row);
 extern void hf_row_copy(HfRow *to, const HfRow *from, int ncolumns);
 extern void hf_insert(HfCall *call, HfRow *row);
 extern void hf_multi_insert(HfCall *call, HfTable *table, TupleTableSlot **slots, int nslots);
-extern bool hf_insert_unique(HfCall *call, HfRow *row, const char *index_suffix, const pg_uuid_t *key, HfRow *probe);
+extern bool hf_insert_unique(HfCall *call, HfRow *row, const char *index_suffix, const pg_uuid_t *key, HfRow *probe,
+							 void (*before) (HfRow *row));
+extern bool hf_key_taken(HfRow *probe, const char *index_suffix, const pg_uuid_t *key);
 extern bool hf_update(HfCall *call, HfRow *row);
 extern bool hf_delete(HfCall *call, HfRow *row);
 extern HfLock hf_lock(HfCall *call, HfRow *row, bool skip);
@@ -392,6 +398,7 @@ extern bool hf_ledger_is(const HfRow *ledger, const char *state);
 extern void hf_ledger_set(HfCall *call, HfRow *ledger, HfRow *job, const char *state, Datum evidence);
 extern void hf_ledger_note_place(const HfRow *ledger, HfRow *job);
 extern HfRow *hf_ledger_new(HfCall *call, const HfRow *job, const char *state);
+extern void hf_ledger_free(List *rows);
 extern List *hf_ledger_children(HfCall *call, const HfRow *ledger, bool lock);
 extern int	hf_ledger_fail_children(HfCall *call, const HfRow *ledger, HfRow *job);
 extern bool hf_ledger_open_child(HfCall *call, const HfRow *ledger, bool *unknown);
@@ -497,6 +504,7 @@ extern void hf_detail_operator(HfDetail *detail, const text *reason);
 /* ---------------------------------------------------------------- stream.c: breakers */
 
 extern void hf_stream_ended(HfCall *call, int32 queue_id, text *stream, bool success);
+extern void hf_streams_flush(HfCall *call);
 extern bool hf_stream_open(HfCall *call, int32 queue_id, text *stream, TimestampTz *until);
 
 /* ---------------------------------------------------------------- maintain.c: upkeep, and reading as the owner */

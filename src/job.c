@@ -220,7 +220,7 @@ choose_delay(Failure *f, HfRow *job, HfDecision *d)
 			d->jitter_ms = 0;
 		d->delay_ms = Max(asked, least);
 	}
-	if (f->report->lost && !f->reconciling && f->effect == HF_EFFECT_UNKNOWN && hf_bool(job, JOB_SIDE_EFFECTS))
+	if (f->report->lost && !f->reconciling && hf_bool(job, JOB_SIDE_EFFECTS))
 		d->delay_ms = Max(d->delay_ms, p->reconcile_ms);
 	d->delay_ms = Max(d->delay_ms, 1);
 }

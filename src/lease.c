@@ -102,23 +102,27 @@ hf_lease_for(const HfRow *job, const HfQueue *queue, int64 asked_ms)
 {
 	int64		lease = asked_ms > 0 ? asked_ms : queue->lease_ms;
 
-	if (queue->heartbeat_ms > 0)
-		return Max(lease, 3 * queue->heartbeat_ms);
-	return Max(lease, hf_job_timeout_ms(job, queue) + queue->grace_ms);
+	int64		need = hf_job_timeout_ms(job, queue) + queue->grace_ms;
+
+	return Max(lease, queue->heartbeat_ms > 0 ? Min(need, 3 * queue->heartbeat_ms) : need);
 }
 
 /* JQ005 if a lease asked for cannot cover the queue's timeout or heartbeats. */
 void
 hf_lease_check_asked(const HfQueue *queue, int64 asked_ms)
 {
-	int64		need = queue->heartbeat_ms > 0 ? 3 * queue->heartbeat_ms : queue->timeout_ms + queue->grace_ms;
+	int64		need = queue->timeout_ms + queue->grace_ms;
+	bool		by_heartbeat = queue->heartbeat_ms > 0 && 3 * queue->heartbeat_ms < need;
+
+	if (by_heartbeat)
+		need = 3 * queue->heartbeat_ms;
 
 	if (asked_ms >= need)
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_HF_LEASE_SHORT),
 			 errmsg("lease of " INT64_FORMAT " ms is too short for queue \"%s\"", asked_ms, queue->queue_name),
-			 queue->heartbeat_ms > 0 ?
+			 by_heartbeat ?
 			 errdetail("The queue's heartbeat is " INT64_FORMAT " ms, and a lease must last three of them.",
 					   queue->heartbeat_ms) :
 			 errdetail("An action may run for " INT64_FORMAT " ms and the queue's grace is " INT64_FORMAT " ms.",

@@ -183,6 +183,16 @@ hf_ledger_new(HfCall *call, const HfRow *job, const char *state)
 
 /* ---------------------------------------------------------------- child effects */
 
+void
+hf_ledger_free(List *rows)
+{
+	ListCell   *lc;
+
+	foreach(lc, rows)
+		hf_row_free(lfirst(lc));
+	list_free(rows);
+}
+
 static int
 by_key(const ListCell *a, const ListCell *b)
 {
@@ -238,9 +248,10 @@ int
 hf_ledger_fail_children(HfCall *call, const HfRow *ledger, HfRow *job)
 {
 	int			unknown = 0;
+	List	   *children = hf_ledger_children(call, ledger, true);
 	ListCell   *lc;
 
-	foreach(lc, hf_ledger_children(call, ledger, true))
+	foreach(lc, children)
 	{
 		HfRow	   *child = lfirst(lc);
 
@@ -249,6 +260,7 @@ hf_ledger_fail_children(HfCall *call, const HfRow *ledger, HfRow *job)
 		if (hf_ledger_is(child, "unknown"))
 			unknown++;
 	}
+	hf_ledger_free(children);
 	return unknown;
 }
 
@@ -257,16 +269,18 @@ bool
 hf_ledger_open_child(HfCall *call, const HfRow *ledger, bool *unknown)
 {
 	bool		open = false;
+	List	   *children = hf_ledger_children(call, ledger, true);
 	ListCell   *lc;
 
 	*unknown = false;
-	foreach(lc, hf_ledger_children(call, ledger, true))
+	foreach(lc, children)
 	{
 		if (hf_ledger_is(lfirst(lc), "unknown"))
 			open = *unknown = true;
 		else if (hf_ledger_is(lfirst(lc), "started"))
 			open = true;
 	}
+	hf_ledger_free(children);
 	return open;
 }
 
@@ -274,14 +288,17 @@ hf_ledger_open_child(HfCall *call, const HfRow *ledger, bool *unknown)
 bool
 hf_ledger_any_unknown(HfCall *call, const HfRow *ledger)
 {
+	List	   *children;
 	ListCell   *lc;
+	bool		unknown = hf_ledger_is(ledger, "unknown");
 
-	if (hf_ledger_is(ledger, "unknown"))
+	if (unknown)
 		return true;
-	foreach(lc, hf_ledger_children(call, ledger, false))
-		if (hf_ledger_is(lfirst(lc), "unknown"))
-			return true;
-	return false;
+	children = hf_ledger_children(call, ledger, false);
+	foreach(lc, children)
+		unknown |= hf_ledger_is(lfirst(lc), "unknown");
+	hf_ledger_free(children);
+	return unknown;
 }
 
 /* {"charge": {"state": ..., "key": ..., "evidence": ...}, ...}, or 0 where there are none */
@@ -289,11 +306,13 @@ Datum
 hf_ledger_effects(HfCall *call, const HfRow *ledger)
 {
 	HfDetail	all = {0};
+	List	   *children;
 	ListCell   *lc;
 
 	if (ledger == NULL)
 		return (Datum) 0;
-	foreach(lc, hf_ledger_children(call, ledger, false))
+	children = hf_ledger_children(call, ledger, false);
+	foreach(lc, children)
 	{
 		HfRow	   *child = lfirst(lc);
 		HfDetail	one = {0};
@@ -305,5 +324,6 @@ hf_ledger_effects(HfCall *call, const HfRow *ledger)
 			hf_detail_jsonb(&one, "evidence", DatumGetJsonbP(hf_get(child, LEDGER_EVIDENCE)));
 		hf_detail_jsonb(&all, text_to_cstring(hf_text(child, LEDGER_EFFECT)), DatumGetJsonbP(hf_detail_end(&one)));
 	}
+	hf_ledger_free(children);
 	return hf_detail_end(&all);
 }

@@ -20,6 +20,7 @@
 #include "utils/snapmgr.h"
 
 #define PURGE_AT_ONCE 1000
+#define REDRIVE_AT_MOST 1000000
 
 PG_FUNCTION_INFO_V1(holdfast_cancel);
 PG_FUNCTION_INFO_V1(holdfast_purge_queue);
@@ -90,6 +91,8 @@ end_now(HfCall *call, HfRow *job, const char *kind, text *reason)
 	hf_detail_cstring(&detail, "decision", unknown ? "dead" : "cancelled");
 	hf_event_set(&event, EVENT_DETAIL, hf_detail_end(&detail));
 	hf_event_add(call, &event);
+	if (running && ledger != NULL && !unknown && hf_ledger_is(ledger, "committed"))
+		hf_job_ended(call, job, "action_attempt_succeeded", "committed", "ledger_committed");
 	if (unknown)
 		hf_job_die(call, job, "unresolved");
 	else
@@ -109,13 +112,15 @@ Datum
 holdfast_cancel(PG_FUNCTION_ARGS)
 {
 	HfCall		call;
-	int64		job_id = hf_arg_bigint(fcinfo, 0, "job_id");
-	text	   *reason = hf_arg_text(fcinfo, 1, "reason", HF_MAX_TEXT, false);
+	int64		job_id;
+	text	   *reason;
 	bool		force = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
 	HfRow	   *job;
 	const char *outcome = "unknown_job";
 
 	hf_begin(&call, "cancel", true);
+	job_id = hf_arg_bigint(fcinfo, 0, "job_id");
+	reason = hf_arg_text(fcinfo, 1, "reason", HF_MAX_TEXT, false);
 	job = hf_row_for(hf_open(&call, HF_JOB));
 	if (hf_find_job(job, job_id) && hf_is_granted_id(hf_int32(job, JOB_QUEUE), HF_OPERATOR) &&
 		hf_lock(&call, job, false) == HF_LOCKED)
@@ -153,8 +158,9 @@ ids_of_queue(HfTable *table, Relation index, int32 queue_id, bool (*wanted) (HfR
 	ScanKeyData key;
 	IndexScanDesc scan;
 	int			n = 0;
+	int			room = Min(max, PURGE_AT_ONCE);
 
-	*ids = palloc(sizeof(int64) * max);
+	*ids = palloc(sizeof(int64) * room);
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue_id));
 	scan = hf_index_beginscan(table->rel, index, snapshot, 1);
 	index_rescan(scan, &key, 1, NULL, 0);
@@ -162,8 +168,11 @@ ids_of_queue(HfTable *table, Relation index, int32 queue_id, bool (*wanted) (HfR
 	{
 		CHECK_FOR_INTERRUPTS();
 		hf_row_load(row);
-		if (wanted(row, arg))
-			(*ids)[n++] = hf_int64(row, JOB_ID);
+		if (!wanted(row, arg))
+			continue;
+		if (n == room)
+			*ids = repalloc(*ids, sizeof(int64) * (room *= 2));
+		(*ids)[n++] = hf_int64(row, JOB_ID);
 	}
 	index_endscan(scan);
 	UnregisterSnapshot(snapshot);
@@ -189,7 +198,6 @@ Datum
 holdfast_purge_queue(PG_FUNCTION_ARGS)
 {
 	HfCall		call;
-	text	   *name = hf_arg_text(fcinfo, 0, "queue_name", HF_MAX_NAME, true);
 	bool		include_running = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
 	const HfQueue *queue;
 	int64		purged = 0;
@@ -197,7 +205,7 @@ holdfast_purge_queue(PG_FUNCTION_ARGS)
 	int			n;
 
 	hf_begin(&call, "purge_queue", true);
-	queue = hf_queue_by_name(name);
+	queue = hf_queue_by_name(hf_arg_text(fcinfo, 0, "queue_name", HF_MAX_NAME, true));
 	hf_check_granted(queue, HF_OPERATOR);
 	do
 	{
@@ -234,6 +242,96 @@ typedef enum Redriven
 	REDRIVEN, REDRIVE_GONE, REDRIVE_COMMITTED, REDRIVE_LIVE
 } Redriven;
 
+/* What keeps a job with side effects from being redriven; its mode if nothing does. */
+static Redriven
+redrive_ledger(HfCall *call, HfRow *job, HfRow *live, HfRow *ledger, const char **mode, int64 *other)
+{
+	List	   *children;
+	ListCell   *lc;
+
+	if (hf_ledger_is(ledger, "committed"))
+		return REDRIVE_COMMITTED;
+	if (hf_int64(ledger, LEDGER_JOB_ID) != hf_int64(job, JOB_ID) && hf_find_job(live, hf_int64(ledger, LEDGER_JOB_ID)))
+	{
+		*other = hf_int64(ledger, LEDGER_JOB_ID);
+		return REDRIVE_LIVE;
+	}
+	if (hf_ledger_any_unknown(call, ledger))
+		*mode = "reconcile";
+	children = hf_ledger_children(call, ledger, true);
+	foreach(lc, children)
+		if (hf_ledger_is(lfirst(lc), "failed_terminal"))
+			hf_ledger_set(call, lfirst(lc), job, "planned", (Datum) 0);
+	hf_ledger_free(children);
+	hf_ledger_set(call, ledger, job, hf_ledger_is(ledger, "failed_terminal") ? "planned" :
+				  text_to_cstring(hf_text(ledger, LEDGER_STATE)), (Datum) 0);
+	return REDRIVEN;
+}
+
+static void
+set_turn(HfRow *job)
+{
+	hf_set(job, JOB_RUN_AFTER, TimestampTzGetDatum(hf_not_before(0)));
+}
+
+/* The job as it begins anew: due now, its counters from 0. */
+static void
+renew(HfCall *call, HfRow *job, const HfRow *dead, HfDetail *detail)
+{
+	static const int zeroed[] = {JOB_FAILURES, JOB_RECONCILES, JOB_LOSSES, JOB_RESUMES};
+	static const int cleared[] = {JOB_CANCEL_REQUESTED_AT, JOB_FINAL_REASON};
+
+	hf_row_copy(job, dead, JOB_NCOLUMNS);
+	for (int i = 0; i < lengthof(zeroed); i++)
+		hf_set(job, zeroed[i], Int32GetDatum(0));
+	for (int i = 0; i < lengthof(cleared); i++)
+		hf_set_null(job, cleared[i]);
+	if (!hf_is_null(job, JOB_GIVE_UP_AT) && hf_time(job, JOB_GIVE_UP_AT) <= call->now)
+	{
+		hf_detail_time(detail, "give_up_at_cleared", hf_time(job, JOB_GIVE_UP_AT));
+		hf_set_null(job, JOB_GIVE_UP_AT);
+	}
+	hf_set(job, JOB_STATUS, hf_word("pending"));
+	set_turn(job);
+}
+
+/* Enter the job again.  REDRIVE_LIVE: another without side effects has its key. */
+static Redriven
+enter_again(HfCall *call, HfRow *job, HfRow *live, int64 *other)
+{
+	if (hf_bool(job, JOB_SIDE_EFFECTS))
+	{
+		hf_insert(call, job);
+		return REDRIVEN;
+	}
+	while (!hf_insert_unique(call, job, "_live_key", hf_uuid(job, JOB_KEY), live, set_turn))
+		if (hf_find_live_key(live, hf_uuid(job, JOB_KEY)))
+		{
+			*other = hf_int64(live, JOB_ID);
+			return REDRIVE_LIVE;
+		}
+	return REDRIVEN;
+}
+
+static void
+add_redriven_event(HfCall *call, HfRow *job, const HfRow *ledger, const HfRow *dead, text *reason, HfDetail *detail)
+{
+	HfEvent		event;
+
+	hf_event_init(call, &event, "action_redriven", job);
+	hf_event_set(&event, EVENT_NEXT_NOT_BEFORE, hf_get(job, JOB_RUN_AFTER));
+	if (ledger != NULL)
+		hf_event_copy(&event, EVENT_SIDE_EFFECT_STATE, ledger, LEDGER_STATE);
+	hf_detail_operator(detail, reason);
+	hf_detail_text(detail, "was_dead_by", hf_text(dead, DEAD_REASON));
+	hf_detail_int(detail, "failures_before", hf_int32(dead, JOB_FAILURES));
+	hf_detail_int(detail, "reconciles_before", hf_int32(dead, JOB_RECONCILES));
+	hf_detail_int(detail, "losses_before", hf_int32(dead, JOB_LOSSES));
+	hf_detail_int(detail, "resumes_before", hf_int32(dead, JOB_RESUMES));
+	hf_event_set(&event, EVENT_DETAIL, hf_detail_end(detail));
+	hf_event_add(call, &event);
+}
+
 /* Put a dead job back, locked and loaded; what keeps it from that is answered, *other names a live job. */
 static Redriven
 redrive_one(HfCall *call, HfRow *dead, text *reason, int64 *other)
@@ -241,65 +339,29 @@ redrive_one(HfCall *call, HfRow *dead, text *reason, int64 *other)
 	HfRow	   *job = hf_row_new(hf_open(call, HF_JOB));
 	HfRow	   *live = hf_row_for(hf_open(call, HF_JOB));
 	HfRow	   *ledger = NULL;
+	Redriven	result = REDRIVEN;
 	const char *mode = "execute";
-	bool		unknown_child = false;
-	HfEvent		event;
 	HfDetail	detail = {0};
-	static const int zeroed[] = {JOB_FAILURES, JOB_RECONCILES, JOB_LOSSES, JOB_RESUMES};
-	static const int cleared[] = {JOB_CANCEL_REQUESTED_AT, JOB_FINAL_REASON};
 
-	hf_row_copy(job, dead, JOB_NCOLUMNS);
-	if (hf_bool(job, JOB_SIDE_EFFECTS))
-		hf_ledger_lock_of(call, job, false, &ledger);
-	else if (hf_find_live_key(live, hf_uuid(job, JOB_KEY)))
-	{
-		*other = hf_int64(live, JOB_ID);
-		return REDRIVE_LIVE;
-	}
-	if (ledger != NULL)
-	{
-		if (hf_ledger_is(ledger, "committed"))
-			return REDRIVE_COMMITTED;
-		if (hf_int64(ledger, LEDGER_JOB_ID) != hf_int64(job, JOB_ID) && hf_find_job(live, hf_int64(ledger, LEDGER_JOB_ID)))
-		{
-			*other = hf_int64(ledger, LEDGER_JOB_ID);
-			return REDRIVE_LIVE;
-		}
-		hf_ledger_open_child(call, ledger, &unknown_child);
-		if (hf_ledger_is(ledger, "unknown") || unknown_child)
-			mode = "reconcile";
-		hf_ledger_set(call, ledger, job, hf_ledger_is(ledger, "failed_terminal") ? "planned" :
-					  hf_ledger_is(ledger, "unknown") ? "unknown" :
-					  hf_ledger_is(ledger, "planned") ? "planned" : "failed_retryable", (Datum) 0);
-	}
-	for (int i = 0; i < lengthof(zeroed); i++)
-		hf_set(job, zeroed[i], Int32GetDatum(0));
-	for (int i = 0; i < lengthof(cleared); i++)
-		hf_set_null(job, cleared[i]);
-	if (!hf_is_null(job, JOB_GIVE_UP_AT) && hf_time(job, JOB_GIVE_UP_AT) <= call->now)
-	{
-		hf_detail_time(&detail, "give_up_at_cleared", hf_time(job, JOB_GIVE_UP_AT));
-		hf_set_null(job, JOB_GIVE_UP_AT);
-	}
+	renew(call, job, dead, &detail);
+	if (hf_bool(job, JOB_SIDE_EFFECTS) && hf_ledger_lock_of(call, job, false, &ledger) == HF_LEDGER_HELD)
+		result = redrive_ledger(call, job, live, ledger, &mode, other);
 	hf_set(job, JOB_MODE, hf_word(mode));
-	hf_set(job, JOB_STATUS, hf_word("pending"));
-	hf_set(job, JOB_RUN_AFTER, TimestampTzGetDatum(hf_not_before(call->now)));
-
-	hf_event_init(call, &event, "action_redriven", job);
-	hf_event_set(&event, EVENT_NEXT_NOT_BEFORE, hf_get(job, JOB_RUN_AFTER));
+	if (result == REDRIVEN)
+		result = enter_again(call, job, live, other);
+	if (result == REDRIVEN)
+	{
+		add_redriven_event(call, job, ledger, dead, reason, &detail);
+		if (!hf_delete(call, dead))
+			elog(ERROR, "a locked row was changed by another transaction");
+		hf_dispatch_pending(hf_int32(job, JOB_QUEUE), strcmp(mode, "reconcile") == 0, hf_int32(job, JOB_PRIORITY),
+							hf_time(job, JOB_RUN_AFTER), hf_int64(job, JOB_ID));
+	}
 	if (ledger != NULL)
-		hf_event_copy(&event, EVENT_SIDE_EFFECT_STATE, ledger, LEDGER_STATE);
-	hf_detail_operator(&detail, reason);
-	hf_detail_text(&detail, "was_dead_by", hf_text(dead, DEAD_REASON));
-	hf_detail_int(&detail, "failures_before", hf_int32(dead, JOB_FAILURES));
-	hf_event_set(&event, EVENT_DETAIL, hf_detail_end(&detail));
-	hf_event_add(call, &event);
-	hf_insert(call, job);
-	if (!hf_delete(call, dead))
-		elog(ERROR, "a locked row was changed by another transaction");
-	hf_dispatch_pending(hf_int32(job, JOB_QUEUE), strcmp(mode, "reconcile") == 0, hf_int32(job, JOB_PRIORITY),
-						hf_time(job, JOB_RUN_AFTER), hf_int64(job, JOB_ID));
-	return REDRIVEN;
+		hf_row_free(ledger);
+	hf_row_free(live);
+	hf_row_free(job);
+	return result;
 }
 
 /*
@@ -313,14 +375,16 @@ Datum
 holdfast_redrive(PG_FUNCTION_ARGS)
 {
 	HfCall		call;
-	int64		job_id = hf_arg_bigint(fcinfo, 0, "job_id");
-	text	   *reason = hf_arg_text(fcinfo, 1, "reason", HF_MAX_TEXT, true);
+	int64		job_id;
+	text	   *reason;
 	HfRow	   *dead;
-	Datum		values[2] = {hf_word("unknown_job"), Int64GetDatum(job_id)};
+	Datum		values[2] = {hf_word("unknown_job"), (Datum) 0};
 	bool		nulls[2] = {false, true};
 	int64		other = 0;
 
 	hf_begin(&call, "redrive", true);
+	job_id = hf_arg_bigint(fcinfo, 0, "job_id");
+	reason = hf_arg_text(fcinfo, 1, "reason", HF_MAX_TEXT, true);
 	dead = hf_row_for(hf_open(&call, HF_DEAD_JOB));
 	if (hf_find_job(dead, job_id) && hf_is_granted_id(hf_int32(dead, JOB_QUEUE), HF_OPERATOR) &&
 		hf_lock(&call, dead, false) == HF_LOCKED)
@@ -342,6 +406,7 @@ holdfast_redrive(PG_FUNCTION_ARGS)
 					 errhint("Another intent needs another intent_version or scope: enqueue it.")));
 		}
 		values[0] = hf_word("redriven");
+		values[1] = Int64GetDatum(job_id);
 		nulls[1] = false;
 	}
 	hf_answer_row(fcinfo, values, nulls);
@@ -387,12 +452,9 @@ Datum
 holdfast_redrive_queue(PG_FUNCTION_ARGS)
 {
 	HfCall		call;
-	text	   *name = hf_arg_text(fcinfo, 0, "queue_name", HF_MAX_NAME, true);
-	text	   *reason = hf_arg_text(fcinfo, 1, "reason", HF_MAX_TEXT, true);
-	RedriveFilter filter = {hf_arg_text(fcinfo, 2, "action_key", HF_MAX_NAME, false),
-	hf_arg_text(fcinfo, 3, "error_class", HF_MAX_NAME, false),
-	PG_ARGISNULL(4) ? 0 : hf_arg_timestamp(fcinfo, 4, "since")};
-	int			max = hf_arg_int(fcinfo, 5, "max", 1, 1000000);
+	text	   *reason;
+	RedriveFilter filter;
+	int			max;
 	const HfQueue *queue;
 	HfTable    *table;
 	int64	   *ids;
@@ -403,11 +465,16 @@ holdfast_redrive_queue(PG_FUNCTION_ARGS)
 	bool		nulls[2] = {false, false};
 
 	hf_begin(&call, "redrive_queue", true);
-	queue = hf_queue_by_name(name);
+	queue = hf_queue_by_name(hf_arg_text(fcinfo, 0, "queue_name", HF_MAX_NAME, true));
 	hf_check_granted(queue, HF_OPERATOR);
+	reason = hf_arg_text(fcinfo, 1, "reason", HF_MAX_TEXT, true);
+	filter.action_key = hf_arg_text(fcinfo, 2, "action_key", HF_MAX_NAME, false);
+	filter.error_class = hf_arg_text(fcinfo, 3, "error_class", HF_MAX_NAME, false);
+	filter.since = PG_ARGISNULL(4) ? 0 : hf_arg_timestamp(fcinfo, 4, "since");
+	max = hf_arg_int(fcinfo, 5, "max", 1, REDRIVE_AT_MOST);
 	table = hf_open(&call, HF_DEAD_JOB);
-	n = ids_of_queue(table, hf_index(table, "_queue"), queue->queue_id, passes_filter, &filter, &ids, max);
-	for (int i = 0; i < n; i++)
+	n = ids_of_queue(table, hf_index(table, "_queue"), queue->queue_id, passes_filter, &filter, &ids, REDRIVE_AT_MOST);
+	for (int i = 0; i < n && redriven < max; i++)
 	{
 		HfRow	   *dead = hf_row_for(table);
 		int64		other;
@@ -422,6 +489,8 @@ holdfast_redrive_queue(PG_FUNCTION_ARGS)
 				skipped++;
 		}
 		hf_row_free(dead);
+		if (i % PURGE_AT_ONCE == PURGE_AT_ONCE - 1)
+			hf_events_flush(&call);
 	}
 	values[0] = Int64GetDatum(redriven);
 	values[1] = Int64GetDatum(skipped);
@@ -436,15 +505,15 @@ static Datum
 set_paused(FunctionCallInfo fcinfo, const char *function, bool paused)
 {
 	HfCall		call;
-	text	   *name = hf_arg_text(fcinfo, 0, "queue_name", HF_MAX_NAME, true);
-	text	   *reason = hf_arg_text(fcinfo, 1, "reason", HF_MAX_TEXT, false);
+	text	   *reason;
 	const HfQueue *queue;
 	HfRow	   *row;
 	HfDetail	detail = {0};
 
 	hf_begin(&call, function, true);
-	queue = hf_queue_by_name(name);
+	queue = hf_queue_by_name(hf_arg_text(fcinfo, 0, "queue_name", HF_MAX_NAME, true));
 	hf_check_granted(queue, HF_OPERATOR);
+	reason = hf_arg_text(fcinfo, 1, "reason", HF_MAX_TEXT, false);
 	row = hf_row_for(hf_open(&call, HF_QUEUE));
 	if (hf_find_queue(row, queue->queue_id) && hf_lock(&call, row, false) == HF_LOCKED)
 	{

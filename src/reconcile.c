@@ -137,6 +137,16 @@ go_on(HfSettle *s, const Found *found, HfRow *settled, Answer *answer)
 	const char *final = no_more_execution(call, s->job, s->queue);
 	int64		lease_ms;
 
+	if (!hf_is_null(s->job, JOB_CANCEL_REQUESTED_AT))
+	{
+		/* nothing landed, and an operator asked for the end */
+		hf_ledger_set(call, s->ledger, s->job, "failed_retryable", (Datum) 0);
+		add_found_event(s, found, "failed_retryable", "dead", 0, "cancelled");
+		hf_job_ended(call, s->job, "action_cancelled", "failed_retryable", "cancelled");
+		hf_job_gone(call, s->job);
+		answer->outcome = "dead";
+		return;
+	}
 	if (final != NULL)
 	{
 		hf_ledger_set(call, s->ledger, s->job, "failed_terminal", (Datum) 0);
@@ -418,14 +428,8 @@ transition(HfSettle *s, const char *to, text *effect, Datum evidence, bool *dupl
 		return to;
 	}
 	if (hf_text_is(hf_get(s->job, JOB_MODE), "reconcile"))
-	{
-		hf_remember_job_refusal(s->call, s->job, ERRCODE_HF_RECONCILE_FIRST, s->function);
-		ereport(ERROR,
-				(errcode(ERRCODE_HF_RECONCILE_FIRST),
-				 errmsg("job " INT64_FORMAT " is to be reconciled before its ledger changes", s->job_id),
-				 errdetail("An effect of it is unknown."),
-				 errhint("Call holdfast.reconcile() with what the provider says.")));
-	}
+		illegal(s, psprintf("The ledger says %s, and the job is to be reconciled.", from),
+				"Call reconcile() with what the provider says.");
 	if (!(effect != NULL && strcmp(to, "started") == 0 &&
 		  (row == NULL || strcmp(from, "planned") == 0 || strcmp(from, "failed_retryable") == 0)) &&
 		!(strcmp(from, "started") == 0 && strcmp(to, "committed") == 0) &&
@@ -448,8 +452,8 @@ transition(HfSettle *s, const char *to, text *effect, Datum evidence, bool *dupl
  *							  effect text => null, evidence jsonb => null)
  *		returns setof (outcome text, state text)
  *
- * ok | duplicate | stale | unknown_job.  Errors: JQ003 while something is to
- * be reconciled, JQ004 for a move that is not in the table, JQ008.
+ * ok | duplicate | stale | unknown_job.  Errors: JQ004 for a move that is not
+ * in the table, or while something is to be reconciled; JQ008.
  */
 Datum
 holdfast_ledger_transition(PG_FUNCTION_ARGS)
@@ -733,13 +737,13 @@ holdfast_settle_unknown(PG_FUNCTION_ARGS)
 	Jsonb	   *evidence = PG_ARGISNULL(2) ? NULL : PG_GETARG_JSONB_P(2);
 	text	   *reason;
 
+	hf_begin(&call, "settle_unknown", true);
+	s.call = &call;
 	s.key = hf_arg_uuid(fcinfo, 0, "idempotency_key");
 	finding = hf_arg_choice(fcinfo, 1, "finding", operator_findings);
 	if (finding == UNDETERMINED)	/* its place in the operators' list */
 		finding = ABANDONED;
 	reason = hf_arg_text(fcinfo, 3, "reason", HF_MAX_TEXT, true);
-	hf_begin(&call, "settle_unknown", true);
-	s.call = &call;
 	lock_settling(&s);
 	call.now = hf_clock_now();
 	if (s.live && !hf_is_null(s.job, JOB_LEASE_ID))

@@ -199,7 +199,8 @@ hf_settle_find(HfSettle *s, HfFind how)
 	if (hf_is_null(s->job, JOB_LEASE_ID) || memcmp(hf_uuid(s->job, JOB_LEASE_ID), s->lease_id, UUID_LEN) != 0)
 		goto past;
 	if (lock == HF_BUSY)
-		return "held";
+		return s->call->now < hf_time(s->job, JOB_LEASE_EXPIRES_AT) ? "held" :
+			hf_settle_stale(s, "heartbeat after the end of the lease");
 	s->queue = hf_queue_by_id(hf_int32(s->job, JOB_QUEUE));
 	if (how == HF_FIND_SETTLE)
 		hf_lease_check_committed(s->call, s->job, s->function);

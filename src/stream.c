@@ -17,6 +17,7 @@
 #include "miscadmin.h"
 #include "storage/lock.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/fmgroids.h"
 #include "utils/snapmgr.h"
 
@@ -57,56 +58,131 @@ lock_stream_name(int32 queue_id, text *stream)
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 }
 
+/* What the jobs of one stream came to in this call. */
+typedef struct Ended
+{
+	int32		queue_id;
+	text	   *stream;
+	bool		success;		/* one of them succeeded: the count begins anew */
+	int32		failures;		/* in a row, since the last success */
+} Ended;
+
 static void
-new_stream(HfCall *call, int32 queue_id, text *stream)
+new_stream(HfCall *call, const Ended *ended)
 {
 	HfRow	   *row = hf_row_new(hf_open(call, HF_STREAM));
 	Interval   *cool_down = palloc0(sizeof(Interval));
+	bool		open = ended->failures >= DEFAULT_THRESHOLD;
 
 	cool_down->time = DEFAULT_COOL_DOWN;
-	hf_set(row, STREAM_QUEUE, Int32GetDatum(queue_id));
-	hf_set(row, STREAM_KEY, PointerGetDatum(stream));
-	hf_set(row, STREAM_STATE, hf_word("closed"));
-	hf_set(row, STREAM_CONSECUTIVE, Int32GetDatum(1));
+	hf_set(row, STREAM_QUEUE, Int32GetDatum(ended->queue_id));
+	hf_set(row, STREAM_KEY, PointerGetDatum(ended->stream));
+	hf_set(row, STREAM_STATE, hf_word(open ? "open" : "closed"));
+	hf_set(row, STREAM_CONSECUTIVE, Int32GetDatum(ended->failures));
 	hf_set(row, STREAM_THRESHOLD, Int32GetDatum(DEFAULT_THRESHOLD));
 	hf_set(row, STREAM_COOL_DOWN, IntervalPGetDatum(cool_down));
+	if (open)
+		hf_set(row, STREAM_OPENED_AT, TimestampTzGetDatum(call->now));
 	hf_insert(call, row);
 	hf_row_free(row);
 }
 
-/* A job of the stream has ended: failures in a row are counted, a success clears them. */
+static void
+count_ended(HfCall *call, HfRow *row, const Ended *ended)
+{
+	int32		consecutive = (ended->success ? 0 : hf_int32(row, STREAM_CONSECUTIVE)) + ended->failures;
+
+	hf_set(row, STREAM_CONSECUTIVE, Int32GetDatum(consecutive));
+	if (ended->success)
+	{
+		hf_set(row, STREAM_STATE, hf_word("closed"));
+		hf_set_null(row, STREAM_OPENED_AT);
+	}
+	if (ended->failures > 0 && consecutive >= hf_int32(row, STREAM_THRESHOLD))
+	{
+		hf_set(row, STREAM_STATE, hf_word("open"));
+		hf_set(row, STREAM_OPENED_AT, TimestampTzGetDatum(call->now));
+	}
+	if (!hf_update(call, row))
+		elog(ERROR, "a locked row was changed by another transaction");
+}
+
+static void
+store_ended(HfCall *call, const Ended *ended)
+{
+	HfRow	   *row = hf_row_for(hf_open(call, HF_STREAM));
+	bool		found = find_stream(row, ended->queue_id, ended->stream);
+
+	if (!found && ended->failures > 0)
+	{
+		lock_stream_name(ended->queue_id, ended->stream);
+		found = find_stream(row, ended->queue_id, ended->stream);
+		if (!found)
+			new_stream(call, ended);
+	}
+	/* a success writes only where something is counted */
+	if (found && (ended->failures > 0 || hf_int32(row, STREAM_CONSECUTIVE) > 0) && hf_lock(call, row, false) == HF_LOCKED)
+		count_ended(call, row, ended);
+	hf_row_free(row);
+}
+
+/* A job of the stream has ended; it is counted when the call ends, last in the order of locks. */
 void
 hf_stream_ended(HfCall *call, int32 queue_id, text *stream, bool success)
 {
-	HfRow	   *row = hf_row_for(hf_open(call, HF_STREAM));
-	int32		consecutive;
-	bool		found = find_stream(row, queue_id, stream);
+	MemoryContext old = MemoryContextSwitchTo(call->cxt);
+	Ended	   *ended = NULL;
+	ListCell   *lc;
 
-	if (!found && !success)
+	foreach(lc, call->streams)
 	{
-		lock_stream_name(queue_id, stream);
-		found = find_stream(row, queue_id, stream);
-		if (!found)
-			new_stream(call, queue_id, stream);
+		Ended	   *one = lfirst(lc);
+
+		if (one->queue_id == queue_id && VARSIZE_ANY_EXHDR(one->stream) == VARSIZE_ANY_EXHDR(stream) &&
+			memcmp(VARDATA_ANY(one->stream), VARDATA_ANY(stream), VARSIZE_ANY_EXHDR(stream)) == 0)
+			ended = one;
 	}
-	if (found && (!success || hf_int32(row, STREAM_CONSECUTIVE) > 0) && hf_lock(call, row, false) == HF_LOCKED)
+	if (ended == NULL)
 	{
-		consecutive = success ? 0 : hf_int32(row, STREAM_CONSECUTIVE) + 1;
-		hf_set(row, STREAM_CONSECUTIVE, Int32GetDatum(consecutive));
-		if (success)
-		{
-			hf_set(row, STREAM_STATE, hf_word("closed"));
-			hf_set_null(row, STREAM_OPENED_AT);
-		}
-		else if (consecutive >= hf_int32(row, STREAM_THRESHOLD))
-		{
-			hf_set(row, STREAM_STATE, hf_word("open"));
-			hf_set(row, STREAM_OPENED_AT, TimestampTzGetDatum(call->now));
-		}
-		if (!hf_update(call, row))
-			elog(ERROR, "a locked row was changed by another transaction");
+		ended = palloc0(sizeof(Ended));
+		ended->queue_id = queue_id;
+		ended->stream = (text *) DatumGetPointer(datumCopy(PointerGetDatum(stream), false, -1));
+		call->streams = lappend(call->streams, ended);
 	}
-	hf_row_free(row);
+	if (success)
+	{
+		ended->success = true;
+		ended->failures = 0;
+	}
+	else
+		ended->failures++;
+	MemoryContextSwitchTo(old);
+}
+
+static int
+by_queue_and_name(const ListCell *a, const ListCell *b)
+{
+	const Ended *x = lfirst(a);
+	const Ended *y = lfirst(b);
+	int			len = Min(VARSIZE_ANY_EXHDR(x->stream), VARSIZE_ANY_EXHDR(y->stream));
+	int			order;
+
+	if (x->queue_id != y->queue_id)
+		return x->queue_id < y->queue_id ? -1 : 1;
+	order = memcmp(VARDATA_ANY(x->stream), VARDATA_ANY(y->stream), len);
+	return order != 0 ? order : (int) VARSIZE_ANY_EXHDR(x->stream) - (int) VARSIZE_ANY_EXHDR(y->stream);
+}
+
+/* Count what the call has ended, stream by stream in their order. */
+void
+hf_streams_flush(HfCall *call)
+{
+	ListCell   *lc;
+
+	list_sort(call->streams, by_queue_and_name);
+	foreach(lc, call->streams)
+		store_ended(call, lfirst(lc));
+	call->streams = NIL;
 }
 
 /* Whether the stream holds its jobs back, and until when. */
@@ -137,15 +213,16 @@ holdfast_resume_stream(PG_FUNCTION_ARGS)
 {
 	HfCall		call;
 	const HfQueue *queue;
-	text	   *name = hf_arg_text(fcinfo, 0, "queue_name", HF_MAX_NAME, true);
-	text	   *stream = hf_arg_text(fcinfo, 1, "stream", HF_MAX_NAME, true);
-	text	   *reason = hf_arg_text(fcinfo, 2, "reason", HF_MAX_TEXT, false);
+	text	   *stream;
+	text	   *reason;
 	HfRow	   *row;
 	HfDetail	detail = {0};
 
 	hf_begin(&call, "resume_stream", true);
-	queue = hf_queue_by_name(name);
+	queue = hf_queue_by_name(hf_arg_text(fcinfo, 0, "queue_name", HF_MAX_NAME, true));
 	hf_check_granted(queue, HF_OPERATOR);
+	stream = hf_arg_text(fcinfo, 1, "stream", HF_MAX_NAME, true);
+	reason = hf_arg_text(fcinfo, 2, "reason", HF_MAX_TEXT, false);
 	row = hf_row_for(hf_open(&call, HF_STREAM));
 	if (!find_stream(row, queue->queue_id, stream) || hf_lock(&call, row, false) != HF_LOCKED)
 		ereport(ERROR,

@@ -92,8 +92,8 @@ typedef struct IndexShape
 /* What a backend remembers of one table or event partition. */
 typedef struct TableShape
 {
-	Oid			relid;			/* hash key */
 	bool		stale;			/* an invalidation came in since it was built */
+	uint64		resets;			/* how often everything had been invalidated by then */
 	AttrNumber *att;			/* column enum -> attribute number */
 	Datum	   *fill;			/* by attribute: what an insert puts there */
 	bool	   *fill_null;
@@ -102,12 +102,21 @@ typedef struct TableShape
 	IndexShape *indexes;
 } TableShape;
 
+/* A shape is never overwritten, since handles of this call may use it. */
+typedef struct ShapeEntry
+{
+	Oid			relid;			/* hash key */
+	TableShape *shape;
+} ShapeEntry;
+
 static MemoryContext shape_cxt = NULL;
 static HTAB *shapes = NULL;
 static Oid	table_oids[HF_NTABLES];
 static Oid	sequence_oids[2];
 static bool shapes_stale = true;
 static uint64 shapes_generation = 0;
+static uint64 resets = 0;		/* invalidations of everything */
+static uint64 job_invalidations = 0;
 static ExprContext *predicate_econtext = NULL;
 
 static void forget_relation(Datum arg, Oid relid);
@@ -124,12 +133,19 @@ hf_table_init(void)
 static void
 forget_relation(Datum arg, Oid relid)
 {
-	TableShape *shape;
+	ShapeEntry *entry;
 
 	if (relid == InvalidOid)
+	{
 		shapes_stale = true;
-	else if (shapes != NULL && (shape = hash_search(shapes, &relid, HASH_FIND, NULL)) != NULL)
-		shapes_stale = shape->stale = true;
+		resets++;
+	}
+	else if (shapes != NULL && (entry = hash_search(shapes, &relid, HASH_FIND, NULL)) != NULL)
+	{
+		shapes_stale = entry->shape->stale = true;
+		if (relid == table_oids[HF_JOB])
+			job_invalidations++;
+	}
 }
 
 static void
@@ -158,12 +174,19 @@ hf_tables_check(void)
 	memset(table_oids, 0, sizeof(table_oids));
 	memset(&ctl, 0, sizeof(ctl));
 	ctl.keysize = sizeof(Oid);
-	ctl.entrysize = sizeof(TableShape);
+	ctl.entrysize = sizeof(ShapeEntry);
 	ctl.hcxt = shape_cxt;
 	shapes = hash_create("holdfast tables", 32, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	memset(sequence_oids, 0, sizeof(sequence_oids));
 	shapes_stale = false;
 	shapes_generation++;
+}
+
+/* Moves on with every invalidation of table job, for the scan hints. */
+uint64
+hf_job_generation(void)
+{
+	return resets + job_invalidations;
 }
 
 uint64
@@ -252,9 +275,7 @@ build_fill(TableShape *shape, Relation rel, const bool *known)
 		shape->fill_null[i] = true;
 		if (known[i] || att->attisdropped)
 			continue;
-		if (att->atthasmissing)
-			shape->fill[i] = getmissingattr(desc, i + 1, &shape->fill_null[i]);
-		else if (att->atthasdef)
+		if (att->atthasdef)
 		{
 			expr = build_column_default(rel, i + 1);
 			expr = expr ? eval_const_expressions(NULL, expr) : NULL;
@@ -265,6 +286,13 @@ build_fill(TableShape *shape, Relation rel, const bool *known)
 				shape->fill[i] = datumCopy(((Const *) expr)->constvalue, att->attbyval, att->attlen);
 				shape->fill_null[i] = false;
 			}
+		}
+		else if (att->atthasmissing)
+		{
+			Datum		missing = getmissingattr(desc, i + 1, &shape->fill_null[i]);
+
+			if (!shape->fill_null[i])
+				shape->fill[i] = datumCopy(missing, att->attbyval, att->attlen);
 		}
 		else if (att->attnotnull)
 			shape->behind = true;
@@ -309,46 +337,46 @@ static TableShape *
 table_shape(HfTableId id, Relation rel)
 {
 	Oid			relid = RelationGetRelid(rel);
-	TableShape *shape = hash_search(shapes, &relid, HASH_FIND, NULL);
-	TableShape	fresh;
+	ShapeEntry *entry = hash_search(shapes, &relid, HASH_FIND, NULL);
+	TableShape *shape;
 	TupleDesc	desc = RelationGetDescr(rel);
 	MemoryContext old;
 	bool	   *known;
 
-	if (shape != NULL && !shape->stale)
-		return shape;
+	if (entry != NULL && !entry->shape->stale && entry->shape->resets == resets)
+		return entry->shape;
 
 	refuse_unsupported(rel, get_namespace_oid(HF_SCHEMA, false));
-	memset(&fresh, 0, sizeof(fresh));
-	fresh.relid = relid;
 	old = MemoryContextSwitchTo(shape_cxt);
+	shape = palloc0(sizeof(TableShape));
+	shape->resets = resets;
 	if (predicate_econtext == NULL)
 		predicate_econtext = CreateStandaloneExprContext();
-	fresh.att = palloc0(sizeof(AttrNumber) * tables[id].ncolumns);
+	shape->att = palloc0(sizeof(AttrNumber) * tables[id].ncolumns);
 	known = palloc0(sizeof(bool) * desc->natts);
 	for (int c = 0; c < tables[id].ncolumns; c++)
 	{
-		for (int i = 0; i < desc->natts && fresh.att[c] == 0; i++)
+		for (int i = 0; i < desc->natts && shape->att[c] == 0; i++)
 			if (!TupleDescAttr(desc, i)->attisdropped &&
 				strcmp(NameStr(TupleDescAttr(desc, i)->attname), tables[id].columns[c]) == 0)
 			{
-				fresh.att[c] = i + 1;
+				shape->att[c] = i + 1;
 				known[i] = true;
 			}
-		if (fresh.att[c] == 0)
+		if (shape->att[c] == 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("column \"%s\" of table \"%s.%s\" does not exist",
 							tables[id].columns[c], HF_SCHEMA, RelationGetRelationName(rel)),
 					 errhint("Run ALTER EXTENSION holdfast UPDATE, then reconnect: the library and the schema differ in version.")));
 	}
-	build_fill(&fresh, rel, known);
-	build_indexes(&fresh, rel);
+	build_fill(shape, rel, known);
+	build_indexes(shape, rel);
 	pfree(known);
 	MemoryContextSwitchTo(old);
 
-	shape = hash_search(shapes, &relid, HASH_ENTER, NULL);
-	*shape = fresh;
+	entry = hash_search(shapes, &relid, HASH_ENTER, NULL);
+	entry->shape = shape;
 	return shape;
 }
 
@@ -364,6 +392,8 @@ make_table(HfTableId id, Relation rel)
 	table->att = shape->att;
 	table->shape = shape;
 	table->indexes = palloc0(sizeof(Relation) * Max(shape->nindexes, 1));
+	table->infos = palloc0(sizeof(IndexInfo *) * Max(shape->nindexes, 1));
+	table->cxt = CurrentMemoryContext;
 	dlist_init(&table->rows);
 	return table;
 }
@@ -413,33 +443,49 @@ hf_close(HfTable *table)
 	relation_close(table->rel, NoLock);
 }
 
+/*
+ * Open one index, with an IndexInfo of this call's own: access methods keep
+ * pointers in it that do not outlive a statement.
+ */
 static Relation
 open_index(HfTable *table, int i)
 {
 	if (table->indexes[i] == NULL)
+	{
+		IndexInfo  *info = MemoryContextAlloc(table->cxt, sizeof(IndexInfo));
+
+		*info = *table->shape->indexes[i].info;
+		info->ii_AmCache = NULL;
+		info->ii_Context = table->cxt;
+		info->ii_ExpressionsState = NIL;
+		table->infos[i] = info;
 		table->indexes[i] = index_open(table->shape->indexes[i].indexid, RowExclusiveLock);
+	}
 	return table->indexes[i];
 }
 
 /*
- * One of our indexes, by how its name ends.  It is found through the table's
- * list of indexes, so that REINDEX CONCURRENTLY may put another in its place.
+ * One of our indexes: its name is the table's and a suffix.  It is found
+ * through the table's list of indexes, so that REINDEX CONCURRENTLY may put
+ * another in its place.
  */
 Relation
 hf_index(HfTable *table, const char *suffix)
 {
+	const char *relname = RelationGetRelationName(table->rel);
+	size_t		len = strlen(relname);
+
 	for (int i = 0; i < table->shape->nindexes; i++)
 	{
 		const char *name = NameStr(table->shape->indexes[i].name);
-		size_t		excess = strlen(name) - strlen(suffix);
 
-		if (table->shape->indexes[i].usable && strlen(name) > strlen(suffix) && strcmp(name + excess, suffix) == 0)
+		if (table->shape->indexes[i].usable && strncmp(name, relname, len) == 0 && strcmp(name + len, suffix) == 0)
 			return open_index(table, i);
 	}
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("an index of table \"%s.%s\" is missing", HF_SCHEMA, RelationGetRelationName(table->rel)),
-			 errdetail("No valid index has a name that ends in \"%s\".", suffix),
+			 errdetail("No valid index is named \"%s%s\".", relname, suffix),
 			 errhint("Run holdfast.verify() to see what differs from the installed schema.")));
 }
 
@@ -519,51 +565,78 @@ hf_row_copy(HfRow *to, const HfRow *from, int ncolumns)
 
 /* ---------------------------------------------------------------- writing */
 
+typedef enum WhichIndexes
+{
+	ALL_INDEXES, SUMMARIZING_INDEXES
+} WhichIndexes;
+
+static bool
+predicate_holds(IndexShape *shape, TupleTableSlot *slot)
+{
+	bool		holds;
+
+	if (shape->predicate == NULL)
+		return true;
+	predicate_econtext->ecxt_scantuple = slot;
+	holds = ExecQual(shape->predicate, predicate_econtext);
+	ResetExprContext(predicate_econtext);
+	return holds;
+}
+
 /*
- * Index entries for the tuple in the slot, for all indexes of the table.  An
- * expression index of the user's needs an executor state; ours do not.
+ * The entry of one index.  An expression index of the user's needs an executor
+ * state; ours do not.
  */
 static bool
-insert_index_entries(HfTable *table, TupleTableSlot *slot, bool speculative)
+insert_one_entry(HfTable *table, int i, TupleTableSlot *slot, IndexUniqueCheck check)
+{
+	Relation	index = open_index(table, i);
+	IndexInfo  *info = table->infos[i];
+	Datum		values[INDEX_MAX_KEYS];
+	bool		isnull[INDEX_MAX_KEYS];
+	EState	   *estate = NULL;
+	bool		ok;
+
+	if (info->ii_Expressions != NIL)
+	{
+		estate = CreateExecutorState();
+		GetPerTupleExprContext(estate)->ecxt_scantuple = slot;
+		info->ii_ExpressionsState = NIL;
+	}
+	FormIndexDatum(info, slot, estate, values, isnull);
+	ok = index_insert(index, values, isnull, &slot->tts_tid, table->rel,
+					  index->rd_index->indisunique ? check : UNIQUE_CHECK_NO, false, info);
+	if (estate != NULL)
+	{
+		info->ii_ExpressionsState = NIL;
+		FreeExecutorState(estate);
+	}
+	return ok;
+}
+
+/*
+ * The entries of a new version.  With an arbiter, its conflicts (and those of
+ * a copy of it that REINDEX CONCURRENTLY is making) are answered, by false,
+ * rather than raised.
+ */
+static bool
+insert_index_entries(HfTable *table, TupleTableSlot *slot, WhichIndexes which, Relation arbiter)
 {
 	bool		unique_ok = true;
 
 	for (int i = 0; i < table->shape->nindexes; i++)
 	{
 		IndexShape *shape = &table->shape->indexes[i];
-		Relation	index;
-		Datum		values[INDEX_MAX_KEYS];
-		bool		isnull[INDEX_MAX_KEYS];
-		EState	   *estate = NULL;
-		IndexUniqueCheck check = UNIQUE_CHECK_NO;
+		bool		arbitrates = arbiter != NULL && shape->info->ii_Unique &&
+			shape->info->ii_IndexAttrNumbers[0] == arbiter->rd_index->indkey.values[0];
 
-		if (shape->predicate != NULL)
-		{
-			bool		wanted;
-
-			predicate_econtext->ecxt_scantuple = slot;
-			wanted = ExecQual(shape->predicate, predicate_econtext);
-			ResetExprContext(predicate_econtext);
-			if (!wanted)
-				continue;
-		}
-		index = open_index(table, i);
-		if (shape->info->ii_Expressions != NIL)
-		{
-			estate = CreateExecutorState();
-			GetPerTupleExprContext(estate)->ecxt_scantuple = slot;
-			shape->info->ii_ExpressionsState = NIL;
-		}
-		FormIndexDatum(shape->info, slot, estate, values, isnull);
-		if (index->rd_index->indisunique)
-			check = speculative ? UNIQUE_CHECK_PARTIAL : UNIQUE_CHECK_YES;
-		if (!index_insert(index, values, isnull, &slot->tts_tid, table->rel, check, false, shape->info))
+#if PG_VERSION_NUM >= 160000
+		if (which == SUMMARIZING_INDEXES && !shape->info->ii_Summarizing)
+			continue;
+#endif
+		if (predicate_holds(shape, slot) &&
+			!insert_one_entry(table, i, slot, arbitrates ? UNIQUE_CHECK_PARTIAL : UNIQUE_CHECK_YES))
 			unique_ok = false;
-		if (estate != NULL)
-		{
-			shape->info->ii_ExpressionsState = NIL;
-			FreeExecutorState(estate);
-		}
 	}
 	return unique_ok;
 }
@@ -581,7 +654,7 @@ hf_insert(HfCall *call, HfRow *row)
 {
 	store_next(row);
 	table_tuple_insert(row->table->rel, row->next, hf_command_id(call), 0, NULL);
-	insert_index_entries(row->table, row->next, false);
+	insert_index_entries(row->table, row->next, ALL_INDEXES, NULL);
 }
 
 /* Several new rows of one table, in one WAL record per page. */
@@ -593,7 +666,7 @@ hf_multi_insert(HfCall *call, HfTable *table, TupleTableSlot **slots, int nslots
 	else
 		table_multi_insert(table->rel, slots, nslots, hf_command_id(call), 0, NULL);
 	for (int i = 0; i < nslots; i++)
-		insert_index_entries(table, slots[i], false);
+		insert_index_entries(table, slots[i], ALL_INDEXES, NULL);
 }
 
 /*
@@ -606,7 +679,6 @@ hf_update(HfCall *call, HfRow *row)
 	TM_FailureData tmfd;
 	LockTupleMode lockmode;
 	TM_Result	result;
-	bool		index_all;
 #if PG_VERSION_NUM >= 160000
 	TU_UpdateIndexes update_indexes;
 #else
@@ -621,12 +693,13 @@ hf_update(HfCall *call, HfRow *row)
 	if (result != TM_Ok)
 		elog(ERROR, "unexpected result %d of an update of \"%s\"", result, RelationGetRelationName(row->table->rel));
 #if PG_VERSION_NUM >= 160000
-	index_all = (update_indexes == TU_All);
+	if (update_indexes != TU_None)
+		insert_index_entries(row->table, row->next,
+							 update_indexes == TU_All ? ALL_INDEXES : SUMMARIZING_INDEXES, NULL);
 #else
-	index_all = update_indexes;
+	if (update_indexes)
+		insert_index_entries(row->table, row->next, ALL_INDEXES, NULL);
 #endif
-	if (index_all)
-		insert_index_entries(row->table, row->next, false);
 	return true;
 }
 
@@ -708,7 +781,7 @@ find_with(HfRow *row, Relation index, RegProcedure equal, Datum value, Snapshot 
  * lookup of the call: a scan's workspace is too large to make it each time.
  */
 static bool
-find_dirty(HfRow *row, Relation index, RegProcedure equal, Datum value)
+find_dirty(HfRow *row, Relation index, RegProcedure equal, Datum value, bool *met_any)
 {
 	HfTable    *table = row->table;
 	ScanKeyData key;
@@ -729,9 +802,13 @@ find_dirty(HfRow *row, Relation index, RegProcedure equal, Datum value)
 	}
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, equal, value);
 	index_rescan(table->lookup, &key, 1, NULL, 0);
-	found = index_getnext_slot(table->lookup, ForwardScanDirection, row->stored) &&
-		!TransactionIdIsValid(table->dirty.xmin);
-	index_rescan(table->lookup, NULL, 0, NULL, 0);	/* gives its pins back */
+	found = *met_any = false;
+	while (!found && index_getnext_tid(table->lookup, ForwardScanDirection) != NULL)
+	{
+		*met_any = true;
+		found = index_fetch_heap(table->lookup, row->stored) && !TransactionIdIsValid(table->dirty.xmin);
+	}
+	index_rescan(table->lookup, &key, 1, NULL, 0);	/* gives its pins back */
 	if (found)
 		hf_row_load(row);
 	return found;
@@ -742,9 +819,12 @@ find(HfRow *row, Relation index, RegProcedure equal, Datum value)
 {
 	Snapshot	latest;
 	bool		found;
+	bool		met_any;
 
-	if (find_dirty(row, index, equal, value))
+	if (find_dirty(row, index, equal, value, &met_any))
 		return true;
+	if (!met_any)
+		return false;			/* no entry, so no row that could have moved */
 	latest = RegisterSnapshot(GetLatestSnapshot());
 	found = find_with(row, index, equal, value, latest);
 	UnregisterSnapshot(latest);
@@ -856,13 +936,25 @@ key_conflict(HfRow *probe, Relation index, const pg_uuid_t *key, ItemPointer sel
 }
 
 /*
- * Insert a row whose key may be there already, as INSERT ... ON CONFLICT does:
- * entered speculatively, so that two inserters of one key neither fail nor
- * wait for each other in a circle.  false: the key is there; "probe" holds
- * the version found, as of some moment, and it is to be read again.
+ * Whether a row with this key is there or being entered by a transaction that
+ * commits: waits for it.
  */
 bool
-hf_insert_unique(HfCall *call, HfRow *row, const char *index_suffix, const pg_uuid_t *key, HfRow *probe)
+hf_key_taken(HfRow *probe, const char *index_suffix, const pg_uuid_t *key)
+{
+	return key_conflict(probe, hf_index(probe->table, index_suffix), key, NULL, true);
+}
+
+/*
+ * Insert a row whose key may be there already, as INSERT ... ON CONFLICT does:
+ * entered speculatively, so that two inserters of one key neither fail nor
+ * wait for each other in a circle.  "before" is called before each try, after
+ * any wait.  false: the key is there; "probe" holds the version found, as of
+ * some moment, and it is to be read again.
+ */
+bool
+hf_insert_unique(HfCall *call, HfRow *row, const char *index_suffix, const pg_uuid_t *key, HfRow *probe,
+				 void (*before) (HfRow *row))
 {
 	Relation	index = hf_index(row->table, index_suffix);
 
@@ -875,10 +967,12 @@ hf_insert_unique(HfCall *call, HfRow *row, const char *index_suffix, const pg_uu
 		CHECK_FOR_INTERRUPTS();
 		if (key_conflict(probe, index, key, NULL, true))
 			return false;
+		if (before != NULL)
+			before(row);		/* after any wait */
 
 		token = SpeculativeInsertionLockAcquire(GetCurrentTransactionId());
 		table_tuple_insert_speculative(row->table->rel, row->next, hf_command_id(call), 0, NULL, token);
-		ok = insert_index_entries(row->table, row->next, true) ||
+		ok = insert_index_entries(row->table, row->next, ALL_INDEXES, index) ||
 			!key_conflict(probe, index, key, &row->next->tts_tid, false);
 		table_tuple_complete_speculative(row->table->rel, row->next, token, ok);
 		SpeculativeInsertionLockRelease(GetCurrentTransactionId());

@@ -106,9 +106,10 @@ class Model:
 	def timeout(self, j): return j.timeout or QUEUES[j.queue].timeout
 	def lease_for(self, j, asked):
 		q = QUEUES[j.queue]
-		return max(asked or q.lease, 3 * q.heartbeat if q.heartbeat else self.timeout(j) + q.grace)
+		return max(asked or q.lease, self.needed(q, self.timeout(j)))
+	def needed(self, q, timeout): return min(timeout + q.grace, 3 * q.heartbeat if q.heartbeat else 10 ** 9)	# G8
 	def check_lease(self, q, asked):
-		if asked and asked < (3 * q.heartbeat if q.heartbeat else q.timeout + q.grace): raise Refused('JQ005')
+		if asked and asked < self.needed(q, q.timeout): raise Refused('JQ005')
 	def rule(self, policy, cls):
 		for p in (policy, 'default'):
 			for c in [cls] + [c for q, c in RULES if q == p and c.endswith('%') and cls.startswith(c[:-1])]:
@@ -246,7 +247,7 @@ class Model:
 		if strict: raise Refused('JQ001')
 		if not self.events[job_id]: return None, 'unknown_job', None
 		h = self.attempts.get((job_id, lease)) or NS(attempt=None, known=False, end=None, stale=False, stale_beat=False, found=[])
-		if h.end and h.end.kind != 'lost' and fn != 'heartbeat': return None, 'reported', h
+		if h.end and h.end.kind not in ('lost', 'cancelled') and fn != 'heartbeat': return None, 'reported', h
 		if fn == 'heartbeat' and h.stale_beat: return None, 'stale', h
 		last = max(a for _, a in self.events[job_id])
 		if h.known and not h.stale and last > h.attempt: self.finding('lease_overlap', job_id)
@@ -343,9 +344,10 @@ class Model:
 		d.jitter_ms = 0 if reconciling else jitter_ms(j.id, n, p.jitter)
 		d.delay_ms = p.rec_delay if reconciling else backoff_ms(p, n) + d.jitter_ms
 		if asked is not None:
-			least = d.delay_ms if disposition == 'honor_reset' and not always else p.min
+			honor = disposition == 'honor_reset' and not always
+			least = d.delay_ms if honor else p.min
 			if reconciling: least = max(least, p.rec_delay)
-			if not always: asked = min(asked, p.max_reset)
+			if honor: asked = min(asked, p.max_reset)
 			if asked >= least or least != d.delay_ms: d.jitter_ms = 0
 			d.delay_ms = max(asked, least)
 		if lost and unknown and not ('lost_delay' in TOLERATED and committed): d.delay_ms = max(d.delay_ms, p.rec_delay)	# the old request may still be on its way
@@ -381,30 +383,30 @@ class Model:
 	def resume(self, job_id, lease, fn, asked, reason):
 		j, answer, h = self.find(job_id, lease, fn)
 		if answer == 'reported':
-			same = h.end.kind in ('snoozed', 'released', 'failed', 'cancelled') and h.end.report[:3:2] == (fn, reason)
+			same = h.end.kind in ('snoozed', 'released', 'failed') and h.end.report[:3:2] == (fn, reason)
 			return self.again(self.repeat(job_id, h, same), h)
 		if not j: return NS(decision=answer)
 		l, p, h = self.led(j), self.policy(j), self.attempts[job_id, lease]
 		if self.open_children(l): raise Refused('JQ004')
-		if j.resumes == 10 or l and l.state == 'committed': return self.failed(j, fn, 'ReleasedTooOften', reason)
+		committed = l and l.state == 'committed'
+		if j.resumes == 10 and not committed: return self.failed(j, fn, 'ReleasedTooOften', reason)
 		n = j.resumes + 1
 		d = h.decision = NS(decision=fn + 'd', reason=None, rule=None, retry_policy=p.name, delay_ms=asked or 0, jitter_ms=0,
 			next_not_before=None, attempt_number=j.attempt, failures=j.failures, max_attempts=self.max_attempts(j))
 		self.end(j, d.decision, report=(fn, None, reason))
 		self.late(j)
 		if l and l.state == 'started': self.set(l, j, 'planned')
-		if j.cancel:
-			d.decision, d.reason = 'cancelled', 'unresolved' if self.unknowns(l) else 'cancelled'
+		self.event(j, 'action_' + d.decision)
+		if committed or j.cancel:
 			d.delay_ms = d.jitter_ms = None
-			h.end.kind = 'cancelled'
-			self.event(j, 'action_cancelled')
+			d.decision, d.reason = ('succeeded', 'ledger_committed') if committed else ('cancelled', 'unresolved' if self.unknowns(l) else 'cancelled')
+			self.event(j, 'action_attempt_succeeded' if committed else 'action_cancelled')
 			self.die(j, 'unresolved') if self.unknowns(l) else self.gone(j)
 			return d
 		if n >= 2:
 			jitter = jitter_ms(j.id, n, p.jitter)
 			if backoff_ms(p, n) + jitter > d.delay_ms: d.delay_ms, d.jitter_ms = backoff_ms(p, n) + jitter, jitter
 		d.next_not_before, j.resumes = self.now + d.delay_ms * MS, n
-		self.event(j, 'action_' + d.decision)
 		self.requeue(j, d.next_not_before, j.mode)
 		return d
 
@@ -417,8 +419,8 @@ class Model:
 		"""(outcome, next_not_before, lease_expires_at, deadline_at)"""
 		j, answer, h = self.find(job_id, lease, 'reconcile')
 		if answer == 'reported':
-			return self.repeat(job_id, h, h.end.kind == 'reconciled' and (h.end.report == (finding, effect) or
-				'reconcile_effect' in TOLERATED and h.end.report[0] == finding)), None, None, None
+			same = h.end.kind == 'reconciled' and (h.end.report == (finding, effect) or 'reconcile_effect' in TOLERATED and h.end.report[0] == finding)
+			return self.repeat(job_id, h, same), h.end.next if same else None, None, None
 		if not j: return answer, None, None, None
 		l, h = self.led(j), self.attempts[job_id, lease]
 		if not l: raise Refused('JQ004')
@@ -436,7 +438,7 @@ class Model:
 		def done(outcome, next=None, lease_end=None, deadline=None, ends=True):
 			h.found.append(NS(effect=effect, finding=finding, outcome=outcome))
 			if ends:
-				self.attempts[j.id, lease].end = NS(kind='reconciled', at=self.now, report=(finding, effect), done=outcome == 'done')
+				self.attempts[j.id, lease].end = NS(kind='reconciled', at=self.now, report=(finding, effect), done=outcome == 'done', next=next)
 			self.event(j, 'action_reconciled')
 			return outcome, next, lease_end, deadline
 		def later(mode):
@@ -458,7 +460,9 @@ class Model:
 		if final := self.no_more_execution(j):	# G4: budget and give_up_at are looked at now
 			self.set(l, j, 'failed_terminal')
 			self.die(j, final)
-			return done('dead')
+			done('dead')
+			self.event(j, 'action_terminal' if final == 'terminal' else 'action_exhausted')
+			return h.found[-1].outcome, None, None, None
 		if late:								# the past counts, the future is not granted
 			self.set(l, j, 'failed_retryable')
 			return later('execute')
@@ -477,8 +481,7 @@ class Model:
 		row = self.ledger.get(key)
 		state = row.state if row else None
 		if state == to: return 'duplicate', to
-		if j.mode == 'reconcile': raise Refused('JQ003')
-		if not (effect and to == 'started' and state in (None, 'planned', 'failed_retryable') or
+		if j.mode == 'reconcile' or not (effect and to == 'started' and state in (None, 'planned', 'failed_retryable') or
 				state == 'started' and to == 'committed' or effect and state == 'started' and to == 'failed_retryable'): raise Refused('JQ004')
 		if to == 'started' and self.now >= j.lease_end: return self.stale(job_id, lease, h, 'ledger_transition', j.attempt), None
 		if not row:
@@ -518,7 +521,8 @@ class Model:
 		j = self.dead.get(job_id)
 		if not j: return 'unknown_job', None
 		l = self.led(j)
-		if l and l.state == 'committed' or any(x.key == j.key for x in self.jobs.values()): raise Refused('JQ004')
+		known = self.ledger.get(j.key)			# also by a job that declared side effects where this one did not
+		if known and (known.state == 'committed' or not j.se) or any(x.key == j.key for x in self.jobs.values()): raise Refused('JQ004')
 		del self.dead[job_id]
 		j.failures = j.reconciles = j.losses = j.resumes = 0
 		j.cancel, j.final = False, None
@@ -866,7 +870,8 @@ class Driver:
 			lambda m, got: [m.complete(*p, result, strict)], lambda want, got: got[0]['outcome'] == want[0], rollback=r.random() < .02)
 	def same_decision(self, want, got):
 		w, g = vars(want[0]), got[0]
-		if 'cancelled_reason' in TOLERATED and w['decision'] in ('duplicate', 'conflict') and g['reason'] is None: w = {**w, 'reason': None}
+		if 'cancelled_reason' in TOLERATED and w['decision'] in ('duplicate', 'conflict') and not w.get('any') and len(w) > 1 and w['reason'] in ('cancelled', 'unresolved', 'ledger_committed'):
+			w = {'decision': w['decision']}
 		if w.get('any') or len(w) == 1: return w['decision'] == g['decision']
 		g = {**g, 'next_not_before': micros(g['next_not_before'])}
 		d = {k: (v, g[k]) for k, v in w.items() if v != g[k]}
@@ -930,7 +935,7 @@ class Driver:
 		self.call('cancel', [job], "SELECT holdfast.cancel(%s, 'so', %s) AS outcome", [job, force], lambda m, got: [m.cancel(job, force)], lambda want, got: got[0]['outcome'] == want[0])
 	def do_redrive(self, r):
 		job = r.choice(list(self.m.dead)[-15:] + list(self.m.jobs)[:1] + [0])
-		if 'redrive_mixed' in TOLERATED and (j := self.m.dead.get(job)) and any(x.key == j.key and x.se != j.se for x in self.m.jobs.values()): return
+		if 'redrive_mixed' in TOLERATED and (j := self.m.dead.get(job)) and not j.se and j.key in self.m.ledger: return
 		self.call('redrive', [job], "SELECT * FROM holdfast.redrive(%s, 'so')", [job], lambda m, got: m.redrive(job), lambda want, got: (got[0]['outcome'], got[0]['job_id']) == want)
 	def do_settle_unknown(self, r):
 		keys = [l.key for l in self.m.ledger.values() if l.state == 'unknown'] * 5 + list(self.m.ledger)[-5:] + [uuid.UUID(int=1)]
@@ -964,7 +969,7 @@ def run(args, steps):
 	"""None, or the divergence."""
 	import psycopg
 	with psycopg.connect('dbname=postgres', autocommit=True) as c:
-		if not c.execute("SELECT FROM pg_database WHERE datname = 'holdfast_model_template'").fetchone():
+		if not c.execute("SELECT 1 FROM pg_database WHERE datname = 'holdfast_model_template'").fetchone():
 			c.execute('CREATE DATABASE holdfast_model_template')
 			with psycopg.connect('dbname=holdfast_model_template', autocommit=True) as t: t.execute('CREATE EXTENSION holdfast')
 		c.execute('DROP DATABASE IF EXISTS holdfast_model WITH (FORCE)')

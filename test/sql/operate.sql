@@ -1,7 +1,7 @@
 \i test/setup.sql
 \i test/tools.sql
 -- What operators do: cancel, purge, redrive, settle_unknown, pause and resume.
-SELECT no_plan();
+SELECT plan(210);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 SELECT holdfast.define_retry_policy('p', '10 s', backoff_rate => 1, jitter_window => '0', min_delay => '1 s', max_attempts => 3,
@@ -61,6 +61,16 @@ SELECT is((SELECT count(*) FROM pg_temp.evidence WHERE subject = 'fresh' AND kin
 SELECT pg_temp.started('plainp', 'p', false), pg_temp.told('plainp', ARRAY['fail(@job, ''TimeoutError'')']) \g /dev/null
 SELECT is(pg_temp.tell('plainp', 'cancel(@id)'), 'cancelled', 'a job without side effects is never unknown');
 SELECT is(pg_temp.state('plainp'), 'gone, ledger none', 'and vanishes');
+
+SELECT pg_temp.started('childp', 'p'), pg_temp.told('childp', ARRAY['ledger_transition(@job, ''started'', ''mail'')', 'fail(@job, ''Boom'', side_effect => ''none'')']) \g /dev/null
+SELECT is(pg_temp.tell('childp', 'cancel(@id)'), 'dead', 'G6: cancel, pending, a child unknown: dead');
+SELECT alike(pg_temp.state('childp'), 'dead (unresolved), %', 'G6: kept until the child is settled');
+SELECT is(pg_temp.tell('childp', 'enqueue(@queue, ''act'', @queue)'), (SELECT job_id::text FROM scene WHERE name = 'childp'), 'G6: enqueueing the intent names the dead job');
+SELECT is((SELECT outcome FROM holdfast.enqueue('childp', 'act', 'childp')), 'unknown_effect', 'G6: and creates nothing');
+SELECT is(pg_temp.tell('childp', 'settle_unknown(holdfast.effect_key(@key, ''mail''), ''landed'', ''{}'', ''r'')'), 'committed', 'the child is found to have landed');
+SELECT alike(pg_temp.state('childp'), 'dead (%', 'the action itself had not: its job stays dead');
+SELECT is(pg_temp.told('childp', ARRAY['redrive(@id, ''r'')', '']), 'attempt 2, execute', 'G6: redriven, it executes');
+SELECT results_eq($$SELECT e.effect, e.state FROM holdfast.effects(pg_temp.id('childp'), pg_temp.lease('childp')) e$$, $$VALUES ('mail', 'committed')$$, 'G6: and sees that the child has landed');
 
 -- cancel, running: at the next report
 
@@ -178,6 +188,8 @@ SELECT results_eq($$SELECT failures, losses, reconciles, reason FROM pg_temp.dea
 SELECT is(pg_temp.tell('losses', 'redrive(@id, ''r'')'), 'redriven', 'a dead job whose effect is unknown');
 SELECT results_eq($$SELECT mode, failures, losses, reconciles, resumes FROM pg_temp.job WHERE job_id = pg_temp.id('losses')$$, $$VALUES ('reconcile', 0, 0, 0, 0)$$,
 	'G6: is redriven in mode reconcile, every counter from 0');
+SELECT is((SELECT count(*) FROM pg_temp.evidence e, jsonb_object_keys(e.detail) AS k WHERE e.job_id = pg_temp.id('losses') AND e.kind = 'action_redriven' AND k ~ 'failures|losses|reconciles|resumes'), 4::bigint,
+	'G7: all recorded: failures, losses, reconciles and resumes as they were');
 SELECT pg_temp.started('asked-dead', 'p'), pg_temp.told('asked-dead', ARRAY['cancel(@id)', 'fail(@job, ''Boom'')', 'redrive(@id, ''r'')', '']) \g /dev/null
 SELECT is((SELECT outcome FROM holdfast.heartbeat(pg_temp.id('asked-dead'), pg_temp.lease('asked-dead'))), 'extended', 'a redriven job is no longer asked to end');
 SELECT pg_temp.started('plaind', 'once', false), pg_temp.told('plaind', ARRAY['fail(@job, ''Boom'')']) \g /dev/null
@@ -302,6 +314,10 @@ SELECT pg_temp.started('s-child', 'p'), pg_temp.told('s-child', ARRAY['ledger_tr
 SELECT is(pg_temp.tell('s-child', 'settle_unknown(@key, ''abandoned'', ''{}'', ''r'')'), 'failed_terminal', 'abandoned, with an unknown child');
 SELECT is(pg_temp.state('s-child'), 'dead (abandoned), ledger failed_terminal', 'is dead, abandoned');
 SELECT isnt((SELECT detail ->> 'decision' FROM pg_temp.evidence WHERE job_id = pg_temp.id('s-child') AND kind = 'action_reconciled'), 'reconcile', 'G7: the event does not say that it is to be reconciled');
+
+SELECT is_empty($$SELECT u.idempotency_key FROM holdfast.unknown_effect u JOIN scene s USING (job_id) WHERE s.name = 's-child'$$, 'G6: nothing of it is unknown any more');
+SELECT is(pg_temp.told('s-child', ARRAY['redrive(@id, ''r'')', '']), 'attempt 2, execute', 'an operator redrives it, and so has settled both');
+SELECT is(pg_temp.tell('s-child', 'ledger_transition(@job, ''started'', ''mail'')'), 'ok', 'G6: failed_terminal to planned by redrive: the child, too, may be started again');
 
 -- pause and resume
 

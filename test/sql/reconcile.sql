@@ -1,7 +1,7 @@
 \i test/setup.sql
 \i test/tools.sql
 -- Reconciling: what each finding leads to, and that nothing but a finding leads from unknown to execution.
-SELECT no_plan();
+SELECT plan(217);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 SELECT holdfast.define_retry_policy('p', '10 s', backoff_rate => 1, jitter_window => '0', min_delay => '1 s', max_attempts => 3,
@@ -197,6 +197,33 @@ SELECT results_eq($$SELECT status, mode, reconciles, failures FROM pg_temp.job W
 	'G6: redrive is no finding: it is reconciled again, its counters from 0');
 SELECT is(pg_temp.again('max'), 'attempt 5, reconcile', 'attempt_number goes on');
 
+-- what else counts against reconcile_max, and what ends nothing in mode reconcile
+
+SELECT holdfast.define_retry_policy('free', '10 s', backoff_rate => 1, jitter_window => '0', min_delay => '1 s', max_attempts => 3,
+	lost_lease_counts => false, reconcile_delay => '60 s', reconcile_max => 2) \g /dev/null
+SELECT pg_temp.started('free', 'free'), pg_temp.later('90 s'), pg_temp.claimed('free'), pg_temp.again('free') \g /dev/null
+SELECT results_eq($$SELECT mode, failures, losses, reconciles FROM pg_temp.job WHERE job_id = pg_temp.id('free')$$, $$VALUES ('reconcile', 0, 1, 0)$$, 'G4: a lost lease that is not charged leaves the effect unknown, too');
+SELECT pg_temp.later('90 s'), pg_temp.claimed('free'), pg_temp.again('free') \g /dev/null
+SELECT results_eq($$SELECT mode, failures, losses, reconciles FROM pg_temp.job WHERE job_id = pg_temp.id('free')$$, $$VALUES ('reconcile', 0, 2, 1)$$,
+	'G4: in mode reconcile a lost attempt counts against reconcile_max, charged or not');
+SELECT pg_temp.later('90 s'), pg_temp.claimed('free') \g /dev/null
+SELECT is(pg_temp.state('free'), 'dead (unresolved), ledger unknown', 'G4: and uses it up');
+SELECT holdfast.define_retry_policy('crash', '10 s', backoff_rate => 1, jitter_window => '0', min_delay => '1 s', max_attempts => 9, max_lost => 1, reconcile_delay => '60 s') \g /dev/null
+SELECT pg_temp.started('crash', 'crash'), pg_temp.later('90 s'), pg_temp.claimed('crash') \g /dev/null
+SELECT is(pg_temp.state('crash'), 'pending, reconcile, ledger unknown', 'G6: max_lost used up, but the effect unknown: reconciled first');
+SELECT pg_temp.again('crash'), pg_temp.later('90 s'), pg_temp.claimed('crash') \g /dev/null
+SELECT is(pg_temp.state('crash'), 'pending, reconcile, ledger unknown', 'G4: in mode reconcile max_lost ends nothing');
+SELECT is(pg_temp.again('crash'), 'attempt 3, reconcile', 'it is claimed again');
+SELECT is(pg_temp.tell('crash', 'reconcile(@job, ''not_landed'')'), 'dead', 'G4: and not_landed ends it');
+SELECT is(pg_temp.state('crash'), 'dead (crash_loop), ledger failed_terminal', 'G4: with that reason');
+SELECT pg_temp.doubtful('often') \g /dev/null
+SELECT pg_temp.tell('often', 'snooze(@job, ''1 s'')'), pg_temp.again('often') FROM generate_series(1, 10) \g /dev/null
+SELECT results_eq($$SELECT mode, reconciles, failures FROM pg_temp.job WHERE job_id = pg_temp.id('often')$$, $$VALUES ('reconcile', 0, 1)$$, 'G3: ten snoozes in a row are free');
+SELECT is(pg_temp.tell('often', 'snooze(@job, ''1 s'')'), 'reconcile', 'G3: the eleventh is charged, as ReleasedTooOften');
+SELECT results_eq($$SELECT mode, reconciles, failures, last_error_class FROM pg_temp.job WHERE job_id = pg_temp.id('often')$$, $$VALUES ('reconcile', 1, 1, 'ReleasedTooOften')$$,
+	'G4: in mode reconcile against reconcile_max');
+SELECT is((SELECT l.state FROM pg_temp.ledger l JOIN scene s USING (idempotency_key) WHERE s.name = 'often'), 'unknown', 'G6: its rule says none, and yet the ledger stays unknown');
+
 -- late findings
 
 SELECT pg_temp.doubtful('late-not') \g /dev/null
@@ -295,35 +322,44 @@ INSERT INTO path (what, calls) VALUES
 	('cancel, enqueue', ARRAY['cancel(@id, NULL, true)', 'enqueue(@queue, ''act'', @queue)']),
 	('alter_queue to no side effects', ARRAY['alter_queue(@queue, side_effects => false)', 'release(@job)']),
 	('pause, resume', ARRAY['release(@job)', 'pause_queue(@queue)', 'resume_queue(@queue)']);
-CREATE FUNCTION pg_temp.walk(what text) RETURNS text LANGUAGE plpgsql AS $$
+CREATE FUNCTION pg_temp.walk(what text, child boolean) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
-	p		path;
+	calls	CONSTANT text[] := (SELECT p.calls FROM path p WHERE p.what = walk.what);
+	name	CONSTANT text := CASE WHEN child THEN 'child, ' ELSE '' END || walk.what;
 	call	text;
 	context	record;
 	seen	text[] := '{}';
 BEGIN
-	SELECT * INTO STRICT p FROM path WHERE path.what = walk.what;
-	PERFORM pg_temp.doubtful('path ' || p.n);
-	FOREACH call IN ARRAY p.calls LOOP
+	IF child THEN
+		PERFORM pg_temp.started(name, 'p');
+		PERFORM pg_temp.tell(name, 'ledger_transition(@job, ''started'', ''mail'')');
+		PERFORM pg_temp.tell(name, 'fail(@job, ''Boom'', side_effect => ''none'')');
+		PERFORM pg_temp.again(name);
+	ELSE
+		PERFORM pg_temp.doubtful(name);
+	END IF;
+	FOREACH call IN ARRAY calls LOOP
 		IF call = '' THEN
-			PERFORM pg_temp.again('path ' || p.n);
+			PERFORM pg_temp.again(name);
 		ELSE
-			PERFORM pg_temp.tell('path ' || p.n, replace(call, '@queue', quote_literal('path ' || p.n)));
+			PERFORM pg_temp.tell(name, replace(call, '@queue', quote_literal(name)));
 		END IF;
 	END LOOP;
 	FOR i IN 1 .. 4 LOOP
 		PERFORM pg_temp.later('1 day');
-		FOR context IN SELECT * FROM holdfast.claim('path ' || p.n, 'w', 10) LOOP
+		FOR context IN SELECT * FROM holdfast.claim(name, 'w', 10) LOOP
 			seen := seen || context.mode;
 		END LOOP;
 	END LOOP;
-	IF (SELECT l.state FROM pg_temp.ledger l JOIN scene s USING (idempotency_key) WHERE s.name = 'path ' || p.n) <> 'unknown' THEN
-		RETURN 'ledger not unknown';
+	IF (SELECT l.state FROM pg_temp.ledger l, scene s WHERE s.name = CASE WHEN child THEN 'child, ' ELSE '' END || walk.what
+			AND l.idempotency_key = CASE WHEN child THEN holdfast.effect_key(s.idempotency_key, 'mail') ELSE s.idempotency_key END) <> 'unknown' THEN
+		RETURN 'not unknown any more';
 	END IF;
 	RETURN CASE WHEN 'execute' = ANY (seen) THEN 'executed' ELSE 'not executed' END;
 END
 $$;
-SELECT is(pg_temp.walk(what), 'not executed', 'G6: no path from unknown to execution: ' || what) FROM path ORDER BY n;
+SELECT is(pg_temp.walk(what, false), 'not executed', 'G6: no path from unknown to execution: ' || what) FROM path ORDER BY n;
+SELECT is(pg_temp.walk(what, true), 'not executed', 'G6: nor with an unknown child: ' || what) FROM path ORDER BY n;
 SELECT results_eq($$SELECT l.idempotency_key FROM holdfast.ledger l WHERE l.state = 'unknown' ORDER BY 1$$, 'SELECT idempotency_key FROM holdfast.unknown_effect ORDER BY 1',
 	'G6: unknown_effect has kept step');
 

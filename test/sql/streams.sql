@@ -1,7 +1,7 @@
 \i test/setup.sql
 \i test/tools.sql
 -- Streams: the breaker counts jobs that ended, parks what waits, and ends nothing early.
-SELECT no_plan();
+SELECT plan(79);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 SELECT holdfast.define_retry_policy('p', '10 s', backoff_rate => 1, jitter_window => '0', min_delay => '1 s', max_attempts => 3,
