@@ -27,6 +27,7 @@ PG_FUNCTION_INFO_V1(holdfast_claim_any);
 PG_FUNCTION_INFO_V1(holdfast_complete_and_claim);
 
 #define CONTEXT_COLUMNS 24
+#define CONTEXT_TYPES "liiiluzztt" "jjutttti" "jjlitt"
 
 typedef enum Modes
 {
@@ -354,9 +355,9 @@ claim_queue(Claim *c, const HfQueue *queue)
 
 /* The arguments from "argno" on: worker_name, qty, lease, modes. */
 static void
-claim_begin(Claim *c, HfCall *call, FunctionCallInfo fcinfo, const char *function)
+claim_begin(Claim *c, HfCall *call, FunctionCallInfo fcinfo, const char *function, const char *columns)
 {
-	InitMaterializedSRF(fcinfo, 0);
+	hf_answer_begin(fcinfo, columns);
 	hf_begin(call, function, true);
 	if (IsolationUsesXactSnapshot())
 		ereport(ERROR,
@@ -394,7 +395,7 @@ holdfast_claim(PG_FUNCTION_ARGS)
 	HfCall		call;
 	Claim		c;
 
-	claim_begin(&c, &call, fcinfo, "claim");
+	claim_begin(&c, &call, fcinfo, "claim", CONTEXT_TYPES);
 	c.queue = hf_queue_by_name(hf_arg_text(fcinfo, 0, "queue_name", HF_MAX_NAME, true));
 	hf_check_granted(c.queue, HF_WORKER);
 	claim_args(&c, 1, 2);
@@ -420,7 +421,7 @@ holdfast_claim_any(PG_FUNCTION_ARGS)
 	int			n;
 	const HfQueue *queues[HF_MAX_QUEUES];
 
-	claim_begin(&c, &call, fcinfo, "claim_any");
+	claim_begin(&c, &call, fcinfo, "claim_any", CONTEXT_TYPES);
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -486,7 +487,7 @@ holdfast_complete_and_claim(PG_FUNCTION_ARGS)
 	HfCall		call;
 	Claim		c;
 
-	claim_begin(&c, &call, fcinfo, "complete_and_claim");
+	claim_begin(&c, &call, fcinfo, "complete_and_claim", "tt" CONTEXT_TYPES);
 	c.merged = true;
 	c.queue = hf_queue_by_name(hf_arg_text(fcinfo, 0, "queue_name", HF_MAX_NAME, true));
 	hf_check_granted(c.queue, HF_WORKER);

@@ -494,7 +494,7 @@ holdfast_enqueue(PG_FUNCTION_ARGS)
 	HfRow	   *job;
 	const HfQueue *queue;
 
-	InitMaterializedSRF(fcinfo, 0);
+	hf_answer_begin(fcinfo, "lutz");
 	hf_begin(&call, "enqueue", true);
 	queue = queue_of(&call, fcinfo);
 	job = job_from_args(&call, fcinfo, queue);
@@ -701,7 +701,7 @@ holdfast_enqueue_batch(PG_FUNCTION_ARGS)
 	int			n;
 	const HfQueue *queue;
 
-	InitMaterializedSRF(fcinfo, 0);
+	hf_answer_begin(fcinfo, "llutz");
 	hf_begin(&call, "enqueue_batch", true);
 	queue = queue_of(&call, fcinfo);
 	n = read_batch(&call, fcinfo, queue, &batch);

@@ -5,7 +5,7 @@
  *
  * Asked only for reports that come too late, twice or from nowhere.  It looks
  * back as far as the longest lease and a week, in the partitions of that time
- * and in event_overflow, with a snapshot of this moment.
+ * and in event_overflow, and sees what is committed at this moment.
  *
  *-------------------------------------------------------------------------
  */
@@ -124,17 +124,22 @@ end_by_finding(HfHistory *h)
 }
 
 static void
-scan_one(HfTable *table, int64 job_id, const pg_uuid_t *lease_id, Snapshot snapshot, HfHistory *h, bool *any)
+scan_one(HfTable *table, int64 job_id, const pg_uuid_t *lease_id, HfHistory *h, bool *any)
 {
+	SnapshotData dirty;
 	HfRow	   *event = hf_row_for(table);
 	ScanKeyData key;
 	IndexScanDesc scan;
 
+	/* events never move; a dirty snapshot takes no serializable read locks */
+	InitDirtySnapshot(dirty);
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(job_id));
-	scan = hf_index_beginscan(table->rel, hf_index(table, "_job"), snapshot, 1);
+	scan = hf_index_beginscan(table->rel, hf_index(table, "_job"), &dirty, 1);
 	index_rescan(scan, &key, 1, NULL, 0);
 	while (index_getnext_slot(scan, ForwardScanDirection, event->stored))
 	{
+		if (TransactionIdIsValid(dirty.xmin))
+			continue;			/* not committed */
 		hf_row_load(event);
 		take(h, event, lease_id, any);
 	}
@@ -148,7 +153,6 @@ hf_history(HfCall *call, int64 job_id, const pg_uuid_t *lease_id, HfHistory *h)
 {
 	Relation	parent = hf_open(call, HF_EVENT)->rel;
 	PartitionDesc desc = RelationGetPartitionDesc(parent, true);
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	bool		any = false;
 
 	memset(h, 0, sizeof(HfHistory));
@@ -168,11 +172,10 @@ hf_history(HfCall *call, int64 job_id, const pg_uuid_t *lease_id, HfHistory *h)
 		if (rel == NULL)
 			continue;
 		table = hf_open_partition(call, rel);
-		scan_one(table, job_id, lease_id, snapshot, h, &any);
+		scan_one(table, job_id, lease_id, h, &any);
 		hf_close(table);
 	}
-	scan_one(hf_open(call, HF_EVENT_OVERFLOW), job_id, lease_id, snapshot, h, &any);
-	UnregisterSnapshot(snapshot);
+	scan_one(hf_open(call, HF_EVENT_OVERFLOW), job_id, lease_id, h, &any);
 	list_sort(h->findings, latest_first);
 	end_by_finding(h);
 	return any;

@@ -495,7 +495,8 @@ extern const char *hf_complete_one(HfSettle *s, Datum result);
 typedef void (*HfCompleted) (void *arg, int64 job_id, const char *outcome);
 extern void hf_complete_many(HfCall *call, FunctionCallInfo fcinfo, int ids_arg, int leases_arg,
 							 HfCompleted put, void *put_arg);
-extern Datum hf_answer_row(FunctionCallInfo fcinfo, Datum *values, bool *nulls);
+extern ReturnSetInfo *hf_answer_begin(FunctionCallInfo fcinfo, const char *columns);
+extern Datum hf_answer_row(FunctionCallInfo fcinfo, const char *columns, Datum *values, bool *nulls);
 
 /* ---------------------------------------------------------------- operate.c: operators */
 

@@ -175,7 +175,7 @@ holdfast_heartbeat(PG_FUNCTION_ARGS)
 		values[1] = hf_get(s.job, JOB_LEASE_EXPIRES_AT);
 		nulls[1] = false;
 	}
-	hf_answer_row(fcinfo, values, nulls);
+	hf_answer_row(fcinfo, "tz", values, nulls);
 	hf_settle_end(&s);
 	return (Datum) 0;
 }

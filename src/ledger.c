@@ -28,6 +28,8 @@ lock_found(HfCall *call, HfRow *row, bool skip, HfRow **ledger)
 		return HF_LEDGER_HELD;
 	}
 	hf_row_free(row);
+	if (lock == HF_BUSY && !skip)
+		elog(ERROR, "a ledger row was changed twice by one command");
 	return lock == HF_BUSY ? HF_LEDGER_BUSY : HF_LEDGER_NONE;
 }
 

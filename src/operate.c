@@ -409,7 +409,7 @@ holdfast_redrive(PG_FUNCTION_ARGS)
 		values[1] = Int64GetDatum(job_id);
 		nulls[1] = false;
 	}
-	hf_answer_row(fcinfo, values, nulls);
+	hf_answer_row(fcinfo, "tl", values, nulls);
 	hf_row_free(dead);
 	hf_end(&call);
 	return (Datum) 0;
@@ -491,10 +491,11 @@ holdfast_redrive_queue(PG_FUNCTION_ARGS)
 		hf_row_free(dead);
 		if (i % PURGE_AT_ONCE == PURGE_AT_ONCE - 1)
 			hf_events_flush(&call);
+		CommandCounterIncrement();	/* the next may be of the same intent */
 	}
 	values[0] = Int64GetDatum(redriven);
 	values[1] = Int64GetDatum(skipped);
-	hf_answer_row(fcinfo, values, nulls);
+	hf_answer_row(fcinfo, "ll", values, nulls);
 	hf_end(&call);
 	return (Datum) 0;
 }

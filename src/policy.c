@@ -570,7 +570,7 @@ holdfast_list_retry_policies(PG_FUNCTION_ARGS)
 	const Policies *p;
 	HfCall		call;
 
-	InitMaterializedSRF(fcinfo, 0);
+	hf_answer_begin(fcinfo, "tvfvvvibivvib");
 	hf_begin(&call, "list_retry_policies", false);
 	p = policies();
 	for (int i = 0; i < p->npolicies; i++)
@@ -676,7 +676,7 @@ holdfast_list_error_rules(PG_FUNCTION_ARGS)
 	const Policies *p;
 	HfCall		call;
 
-	InitMaterializedSRF(fcinfo, 0);
+	hf_answer_begin(fcinfo, "ttttb");
 	hf_begin(&call, "list_error_rules", false);
 	hf_require_policy(name);
 	p = policies();

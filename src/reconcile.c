@@ -361,7 +361,7 @@ holdfast_reconcile(PG_FUNCTION_ARGS)
 	nulls[1] = answer.next_not_before == 0;
 	nulls[2] = answer.lease_expires_at == 0;
 	nulls[3] = answer.deadline_at == 0;
-	hf_answer_row(fcinfo, values, nulls);
+	hf_answer_row(fcinfo, "tzzz", values, nulls);
 	hf_settle_end(&s);
 	return (Datum) 0;
 }
@@ -486,7 +486,7 @@ holdfast_ledger_transition(PG_FUNCTION_ARGS)
 		values[1] = CStringGetTextDatum(state);
 		nulls[1] = false;
 	}
-	hf_answer_row(fcinfo, values, nulls);
+	hf_answer_row(fcinfo, "tt", values, nulls);
 	hf_settle_end(&s);
 	return (Datum) 0;
 }
@@ -508,7 +508,7 @@ holdfast_effects(PG_FUNCTION_ARGS)
 	HfRow	   *ledger;
 	ListCell   *lc;
 
-	InitMaterializedSRF(fcinfo, 0);
+	hf_answer_begin(fcinfo, "tutj");
 	hf_begin(&call, "effects", false);
 	job = hf_row_for(hf_open(&call, HF_JOB));
 	ledger = hf_row_for(hf_open(&call, HF_LEDGER));
@@ -607,7 +607,12 @@ add_settled_event(Settling *s, HfRow *job, const char *kind, const char *finding
 	if (s->live)
 		hf_event_set_enqueued(&event, job);
 	hf_event_set(&event, EVENT_WORKER_RESULT, CStringGetTextDatum(finding));
-	hf_event_set(&event, EVENT_SIDE_EFFECT_STATE, CStringGetTextDatum(state));
+	hf_event_set(&event, EVENT_SIDE_EFFECT_STATE, hf_get(s->ledger, LEDGER_STATE));
+	if (s->row != s->ledger)
+	{
+		hf_detail_text(&detail, "effect", hf_text(s->row, LEDGER_EFFECT));
+		hf_detail_cstring(&detail, "effect_state", state);
+	}
 	hf_detail_cstring(&detail, "by", GetUserNameFromId(GetUserId(), false));
 	hf_detail_text(&detail, "reason", reason);
 	hf_detail_cstring(&detail, "decision", decision);
@@ -759,7 +764,7 @@ holdfast_settle_unknown(PG_FUNCTION_ARGS)
 	values[1] = hf_get(s.row, LEDGER_JOB_ID);
 	settle_unknown(&s, finding, evidence, reason, &state);
 	values[0] = CStringGetTextDatum(state);
-	hf_answer_row(fcinfo, values, nulls);
+	hf_answer_row(fcinfo, "tl", values, nulls);
 	hf_end(&call);
 	return (Datum) 0;
 }
@@ -831,7 +836,7 @@ holdfast_outcome(PG_FUNCTION_ARGS)
 	}
 	else
 		values[0] = hf_word("unknown_job");
-	hf_answer_row(fcinfo, values, nulls);
+	hf_answer_row(fcinfo, "tttz", values, nulls);
 	hf_end(&call);
 	return (Datum) 0;
 }

@@ -221,13 +221,51 @@ hf_settle_ledger(HfSettle *s)
 
 /* ---------------------------------------------------------------- answers */
 
-/* One row of a function that returns a set of a named type. */
-Datum
-hf_answer_row(FunctionCallInfo fcinfo, Datum *values, bool *nulls)
+static const struct
+{
+	char		letter;
+	Oid			type;
+}			letters[] = {
+	{'b', BOOLOID}, {'i', INT4OID}, {'l', INT8OID}, {'t', TEXTOID}, {'u', UUIDOID}, {'z', TIMESTAMPTZOID}, {'j', JSONBOID},
+	{'v', INTERVALOID}, {'f', FLOAT8OID}
+};
+
+/*
+ * Begin the answer of a function that returns a set of a named type, whose
+ * columns are spelled by "columns", a letter each.  A type that has been
+ * changed since is refused, or values would be read as what they are not.
+ */
+ReturnSetInfo *
+hf_answer_begin(FunctionCallInfo fcinfo, const char *columns)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	bool		fits;
 
 	InitMaterializedSRF(fcinfo, 0);
+	fits = (rsinfo->setDesc->natts == strlen(columns));
+	for (int i = 0; fits && i < rsinfo->setDesc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(rsinfo->setDesc, i);
+		bool		known = false;
+
+		for (int k = 0; k < lengthof(letters); k++)
+			known |= (letters[k].letter == columns[i] && letters[k].type == att->atttypid);
+		fits = known && !att->attisdropped;
+	}
+	if (!fits)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("reconnect: library older than schema"),
+				 errdetail("The type that this function returns is not the one that the library knows.")));
+	return rsinfo;
+}
+
+/* The one row of such a function. */
+Datum
+hf_answer_row(FunctionCallInfo fcinfo, const char *columns, Datum *values, bool *nulls)
+{
+	ReturnSetInfo *rsinfo = hf_answer_begin(fcinfo, columns);
+
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	return (Datum) 0;
 }
@@ -255,7 +293,7 @@ answer_decision(FunctionCallInfo fcinfo, const HfDecision *d)
 	PUT(bare, Int32GetDatum(d->max_attempts));
 	PUT(d->because == NULL, CStringGetTextDatum(d->because));
 #undef PUT
-	return hf_answer_row(fcinfo, values, nulls);
+	return hf_answer_row(fcinfo, "ttttllziiit", values, nulls);
 }
 
 /* A string of an event's detail, or NULL. */
@@ -559,7 +597,7 @@ holdfast_complete_batch(PG_FUNCTION_ARGS)
 {
 	HfCall		call;
 
-	InitMaterializedSRF(fcinfo, 0);
+	hf_answer_begin(fcinfo, "lt");
 	hf_begin(&call, "complete_batch", true);
 	hf_complete_many(&call, fcinfo, 0, 1, put_completed, fcinfo->resultinfo);
 	hf_end(&call);

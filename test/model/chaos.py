@@ -133,7 +133,16 @@ def judge(made, held):
 	problems, c = [], connect()
 	def no(what, sql):
 		rows = c.execute(sql).fetchall()
-		if rows: problems.append(f'{what}: {len(rows)}, such as {rows[:2]}')
+		if not rows: return
+		problems.append(f'{what}: {len(rows)}, such as {rows[:2]}')
+		for i in [r['job_id'] for r in rows[:2] if 'job_id' in r]:		# and the story of it
+			key = (c.execute('SELECT idempotency_key AS k FROM e WHERE job_id = %s LIMIT 1', [i]).fetchone() or {'k': None})['k']
+			for q, t in (('SELECT state, job_id, effect, attempt_number, changed_at::time::text AS at FROM holdfast.ledger WHERE %s IN (idempotency_key, parent_key)', 'ledger'),
+					('SELECT job_id, mode, status, attempt_number FROM holdfast.job WHERE idempotency_key = %s', 'job'),
+					('SELECT job_id, reason, attempt_number FROM holdfast.dead_job WHERE idempotency_key = %s', 'dead')):
+				for r in c.execute(q, [key]).fetchall(): problems.append(f'  {t} {tuple(r.values())}')
+			for r in c.execute("""SELECT job_id, attempt_number AS n, at::time::text, substr(kind, 8) AS kind, mode, side_effect_state AS state, worker_result AS result, detail->>'decision' AS d, detail->>'outcome' AS o
+				FROM e WHERE idempotency_key = %s ORDER BY event_id DESC LIMIT 12""", [key]).fetchall()[::-1]: problems.append(f'  {tuple(r.values())}')
 	c.execute('CREATE TEMP TABLE e AS SELECT * FROM holdfast.event UNION ALL SELECT * FROM holdfast.event_overflow; CREATE INDEX ON e (job_id, attempt_number, at, event_id); ANALYZE e')
 	no('G1: an attempt began before the one before it was over', '''SELECT * FROM (SELECT job_id, attempt_number, kind, at, lag(kind) OVER w AS before, lag(attempt_number) OVER w AS n
 		FROM e WHERE kind = 'action_attempt_started' OR kind IN ('action_attempt_failed', 'action_attempt_lost', 'action_snoozed', 'action_released', 'action_cancelled', 'action_purged', 'action_redriven')
@@ -169,7 +178,9 @@ def judge(made, held):
 		if f != is_now: wrong.append((i, 'events say', f, 'tables say', is_now, [e['kind'] for e in events[i]][-6:]))
 	if wrong: problems.append(f'G7, G10: state is not fold(events): {len(wrong)}, such as {wrong[:3]}')
 	by_job = collections.defaultdict(list)
-	for job, lease, began, until in held: by_job[job].append((began, until, lease))
+	ends = {str(r['lease_id']): r['at'].timestamp() for r in c.execute("""SELECT lease_id, min(at) AS at FROM e WHERE lease_id IS NOT NULL AND kind IN
+		('action_cancelled', 'action_purged', 'action_attempt_failed', 'action_attempt_lost', 'action_snoozed', 'action_released', 'action_attempt_succeeded') GROUP BY 1""").fetchall()}
+	for job, lease, began, until in held: by_job[job].append((began, min(until, ends.get(lease, until)), lease))
 	for job, spans in by_job.items():
 		for a, b in zip(sorted(spans), sorted(spans)[1:]):
 			if a[2] != b[2] and b[0] < a[1]: problems.append(f'G1: job {job} was held twice: {a} {b}')
@@ -206,8 +217,8 @@ def main():
 	for x in those: x.join()
 	problems += judge(made, held)
 	print(dict(sorted(tally.items())))
-	for what in problems[:40]: print('PROBLEM', str(what)[:1500])
-	print(f'{len(problems)} problems')
+	for what in problems[:100]: print('' if what[0] == ' ' else 'PROBLEM', what[:600])
+	print(f'{sum(p[0] != " " for p in problems)} problems')
 	sys.exit(bool(problems))
 
 if __name__ == '__main__': main()

@@ -603,10 +603,12 @@ class Driver:
 		def connect(**kw):
 			c = psycopg.connect(dsn, autocommit=True, prepare_threshold=1, **kw)
 			c.execute("SET timezone = 'UTC'; SET client_min_messages = warning; SET intervalstyle = 'postgres'")
+			c.add_notice_handler(lambda d: self.notices.append(f'{d.sqlstate} {d.message_primary}') if d.severity_nonlocalized == 'WARNING' else None)
 			return c
+		self.notices = []
 		self.sessions = [NS(n=n, c=connect(row_factory=dict_row), clock=None) for n in range(args.sessions)]
 		if args.scan_hint:
-			for s in self.sessions: s.c.execute(f"LOAD 'holdfast'; SET holdfast.scan_hint = {args.scan_hint}")
+			for s in self.sessions: s.c.execute(f"LOAD 'holdfast'; SET holdfast.scan_hint = '{args.scan_hint}'")
 		self.watch = connect(row_factory=dict_row)
 		self.set_clock(self.sessions[0])
 		self.queue_ids, self.last_event, self.findings_seen = {}, 0, collections.Counter()
@@ -661,6 +663,7 @@ class Driver:
 		except AssertionError as e:
 			self.fail(f'the model: {e}')
 		self.log[-1][0].update(m.touched)
+		if self.notices: self.fail(f'the engine warned: {self.notices}')
 		if isinstance(got, str) or isinstance(want, str): same = got == want
 		else: same = compare(want, got)
 		if same is not True: self.fail(f'expected {want}\ngot      {got}' + ('' if same is False else f'\ndiffers  {same}'))

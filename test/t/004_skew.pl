@@ -61,7 +61,7 @@ for my $type (@types)
 			# one connection, as a worker's
 			(undef, undef, $err) = $node->psql('postgres', join("\n", '\set VERBOSITY verbose', map { "$_;" } @calls), on_error_stop => 0);
 		}
-		my @bad = grep { /ERROR:|FATAL:|server closed|connection to server/ && !/ERROR:  (55000|42804|JQ\d+|22\w+)/ } split /\n/, $err;
+		my @bad = grep { /ERROR:|FATAL:|server closed|connection to server/ && !/ERROR:  (55000|42804|42846|JQ\d+|22\w+)/ } split /\n/, $err;
 		is(join("\n", @bad), '', "$type: $change");
 		$node->poll_query_until('postgres', 'SELECT true') if @bad;
 	}
