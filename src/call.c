@@ -118,7 +118,7 @@ hf_text_is(Datum value, const char *word)
 
 /*
  * A text Datum of a word of the schema ('pending', an event kind), made once
- * per backend.  "word" must be a literal: its address is the key.
+ * per backend.
  */
 Datum
 hf_word(const char *word)
@@ -126,28 +126,29 @@ hf_word(const char *word)
 	static HTAB *words = NULL;
 	struct
 	{
-		const char *word;
+		char		word[NAMEDATALEN];
 		Datum		datum;
 	}		   *entry;
 	bool		found;
 
+	Assert(strlen(word) < NAMEDATALEN);
 	if (words == NULL)
 	{
 		HASHCTL		ctl = {0};
 
-		ctl.keysize = sizeof(const char *);
+		ctl.keysize = NAMEDATALEN;
 		ctl.entrysize = sizeof(*entry);
 		ctl.hcxt = TopMemoryContext;
-		words = hash_create("holdfast words", 128, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+		words = hash_create("holdfast words", 128, &ctl, HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
 	}
-	entry = hash_search(words, &word, HASH_FIND, &found);
+	entry = hash_search(words, word, HASH_FIND, &found);
 	if (!found)
 	{
 		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 		Datum		datum = CStringGetTextDatum(word);
 
 		MemoryContextSwitchTo(old);
-		entry = hash_search(words, &word, HASH_ENTER, NULL);
+		entry = hash_search(words, word, HASH_ENTER, NULL);
 		entry->datum = datum;
 	}
 	return entry->datum;

@@ -42,6 +42,8 @@ typedef struct Enqueued
 	pg_uuid_t	key;
 	const char *outcome;
 	TimestampTz since;			/* 0: null */
+	int32		queue_id;		/* of the job that is known, for the evidence */
+	int32		attempt_number;
 } Enqueued;
 
 /* ---------------------------------------------------------------- from arguments to a row */
@@ -292,6 +294,8 @@ known_intent(HfCall *call, Enqueued *answer, const char *outcome, HfRow *job, in
 	answer->outcome = outcome;
 	answer->job_id = known_job_id;
 	answer->since = since;
+	answer->queue_id = known_queue;
+	answer->attempt_number = attempt;
 	answer->hidden = !hf_is_granted_id(known_queue, HF_PRODUCER);
 	hf_detail_cstring(&detail, "outcome", outcome);
 	hf_event_init(call, &event, "action_duplicate_enqueue", job);
@@ -628,11 +632,15 @@ repeat_of_first(HfCall *call, BatchJob *again)
 	const BatchJob *first = again->first;
 	bool		was_created = strcmp(first->answer.outcome, "created") == 0;
 
+	if (hf_bool(again->job, JOB_SIDE_EFFECTS) != hf_bool(first->job, JOB_SIDE_EFFECTS))
+		other_declaration(call, again->job, first->answer.job_id,
+						  hf_bool(first->job, JOB_SIDE_EFFECTS) ? "with" : "without");
 	check_same_intent(call, again->job, first->job, JOB_SUBJECT, JOB_ACTION_KEY, JOB_SCOPE, JOB_INTENT_VERSION,
 					  JOB_PAYLOAD_DIGEST, JOB_ID);
 	again->answer.key = first->answer.key;
 	known_intent(call, &again->answer, was_created ? "duplicate" : first->answer.outcome, again->job,
-				 first->answer.job_id, hf_int32(again->job, JOB_QUEUE), 0,
+				 first->answer.job_id, was_created ? hf_int32(again->job, JOB_QUEUE) : first->answer.queue_id,
+				 was_created ? 0 : first->answer.attempt_number,
 				 was_created ? hf_time(first->job, JOB_ENQUEUED_AT) : first->answer.since, 0);
 	again->answer.hidden = first->answer.hidden;
 }

@@ -117,8 +117,10 @@ end_by_finding(HfHistory *h)
 	HfEvent    *last = h->findings != NIL ? linitial(h->findings) : NULL;
 	char	   *outcome = last ? hf_event_detail(last, "outcome") : NULL;
 
-	if (h->ended || outcome == NULL || strcmp(outcome, "execute") == 0 || strcmp(outcome, "reconcile") == 0)
+	if (outcome == NULL || strcmp(outcome, "execute") == 0 || strcmp(outcome, "reconcile") == 0)
 		return;
+	if (h->ended && !hf_text_is(h->end.value[EVENT_KIND], "action_cancelled"))
+		return;					/* a cancellation may be what the finding led to */
 	h->ended = h->decided = true;
 	h->end = h->decision = *last;
 }

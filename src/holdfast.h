@@ -212,9 +212,11 @@ struct HfTable
 	struct IndexInfo **infos;	/* this call's own */
 	MemoryContext cxt;
 	dlist_head	rows;			/* HfRow, not yet freed */
+	struct HfRow *spare;		/* a row given back, kept for the next that is asked for */
 	IndexScanDesc lookup;		/* kept for the next lookup of the call */
 	SnapshotData dirty;			/* its snapshot */
 	BlockNumber nblocks;		/* 0: not asked yet */
+	bool		closing;
 };
 
 /* A row being read and changed: the stored version, if any, and the next. */

@@ -342,10 +342,8 @@ end_landed(HfCall *call, Failure *f, HfRow *job, HfRow *ledger, HfDecision *d)
 
 /* An operator asked for the end; whether the job may vanish depends on the ledger. */
 static void
-end_cancelled(HfCall *call, Failure *f, HfRow *job, const char *ledger_state, HfDecision *d)
+end_cancelled(HfCall *call, Failure *f, HfRow *job, const char *ledger_state, bool unknown, HfDecision *d)
 {
-	bool		unknown = ledger_state != NULL && strcmp(ledger_state, "unknown") == 0;
-
 	d->decision = "cancelled";
 	d->reason = unknown ? "unresolved" : "cancelled";
 	d->because = psprintf("%s, and cancellation was requested%s", describe(f, job, d),
@@ -486,7 +484,7 @@ hf_job_failed(HfCall *call, HfRow *job, HfRow *ledger, const HfReport *report, H
 	if (!hf_is_null(job, JOB_CANCEL_REQUESTED_AT) || f.final != NULL)
 		d->next_not_before = 0, d->delay_ms = -1;
 	if (!hf_is_null(job, JOB_CANCEL_REQUESTED_AT))
-		end_cancelled(call, &f, job, unknown ? "unknown" : state, d);
+		end_cancelled(call, &f, job, state, unknown, d);
 	else if (f.final != NULL)
 		end_dead(call, &f, job, state, d);
 	else
@@ -516,6 +514,7 @@ hf_job_lost(HfCall *call, HfRow *job, HfRow *ledger, HfDecision *decision)
 void
 hf_job_ended(HfCall *call, HfRow *job, const char *kind, const char *ledger_state, const char *reason)
 {
+	const HfQueue *queue = hf_queue_by_id(hf_int32(job, JOB_QUEUE));
 	HfEvent		event;
 	HfDetail	detail = {0};
 
@@ -523,6 +522,8 @@ hf_job_ended(HfCall *call, HfRow *job, const char *kind, const char *ledger_stat
 	if (ledger_state != NULL)
 		hf_event_set(&event, EVENT_SIDE_EFFECT_STATE, CStringGetTextDatum(ledger_state));
 	hf_event_copy(&event, EVENT_FAILURES, job, JOB_FAILURES);
+	hf_event_set(&event, EVENT_MAX_ATTEMPTS, Int32GetDatum(hf_job_max_attempts(job, queue)));
+	hf_event_set(&event, EVENT_RETRY_POLICY, CStringGetTextDatum(hf_job_policy(job, queue)->name));
 	hf_detail_cstring(&detail, "reason", reason);
 	hf_event_set(&event, EVENT_DETAIL, hf_detail_end(&detail));
 	hf_event_add(call, &event);

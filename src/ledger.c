@@ -103,6 +103,14 @@ note_unknown(HfCall *call, const HfRow *ledger)
 		hf_insert(call, row);
 		hf_row_free(row);
 	}
+	else if (hf_int64(found, UNKNOWN_JOB_ID) != hf_int64(ledger, LEDGER_JOB_ID))
+	{
+		/* another job of the intent has it now; since when it is unknown stays */
+		hf_set(found, UNKNOWN_JOB_ID, hf_get(ledger, LEDGER_JOB_ID));
+		hf_set(found, UNKNOWN_QUEUE, hf_get(ledger, LEDGER_QUEUE));
+		if (!hf_update(call, found))
+			elog(ERROR, "a row under a locked job was changed by another transaction");
+	}
 	hf_row_free(found);
 }
 
@@ -154,7 +162,7 @@ hf_ledger_set(HfCall *call, HfRow *ledger, HfRow *job, const char *state, Datum 
 	}
 	if (job != NULL && hf_is_null(ledger, LEDGER_PARENT_KEY))
 		hf_ledger_note_place(ledger, job);
-	if (is_unknown && !was_unknown)
+	if (is_unknown)
 		note_unknown(call, ledger);
 	else if (was_unknown && !is_unknown)
 		forget_unknown(call, ledger);

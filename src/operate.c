@@ -239,7 +239,7 @@ holdfast_purge_queue(PG_FUNCTION_ARGS)
 
 typedef enum Redriven
 {
-	REDRIVEN, REDRIVE_GONE, REDRIVE_COMMITTED, REDRIVE_LIVE
+	REDRIVEN, REDRIVE_GONE, REDRIVE_COMMITTED, REDRIVE_LIVE, REDRIVE_DECLARED
 } Redriven;
 
 /* What keeps a job with side effects from being redriven; its mode if nothing does. */
@@ -260,8 +260,14 @@ redrive_ledger(HfCall *call, HfRow *job, HfRow *live, HfRow *ledger, const char 
 		*mode = "reconcile";
 	children = hf_ledger_children(call, ledger, true);
 	foreach(lc, children)
-		if (hf_ledger_is(lfirst(lc), "failed_terminal"))
-			hf_ledger_set(call, lfirst(lc), job, "planned", (Datum) 0);
+	{
+		HfRow	   *child = lfirst(lc);
+
+		if (hf_ledger_is(child, "failed_terminal"))
+			hf_ledger_set(call, child, job, "planned", (Datum) 0);
+		else if (hf_int64(child, LEDGER_JOB_ID) != hf_int64(job, JOB_ID) && !hf_ledger_is(child, "committed"))
+			hf_ledger_set(call, child, job, text_to_cstring(hf_text(child, LEDGER_STATE)), (Datum) 0);
+	}
 	hf_ledger_free(children);
 	hf_ledger_set(call, ledger, job, hf_ledger_is(ledger, "failed_terminal") ? "planned" :
 				  text_to_cstring(hf_text(ledger, LEDGER_STATE)), (Datum) 0);
@@ -299,11 +305,20 @@ renew(HfCall *call, HfRow *job, const HfRow *dead, HfDetail *detail)
 static Redriven
 enter_again(HfCall *call, HfRow *job, HfRow *live, int64 *other)
 {
+	HfRow	   *ledger;
+	Redriven	refused = REDRIVEN;
+
 	if (hf_bool(job, JOB_SIDE_EFFECTS))
 	{
 		hf_insert(call, job);
 		return REDRIVEN;
 	}
+	ledger = hf_row_for(hf_open(call, HF_LEDGER));
+	if (hf_key_taken(ledger, "_pkey", hf_uuid(job, JOB_KEY)) && hf_find_key(ledger, hf_uuid(job, JOB_KEY)))
+		refused = hf_ledger_is(ledger, "committed") ? REDRIVE_COMMITTED : REDRIVE_DECLARED;
+	hf_row_free(ledger);
+	if (refused != REDRIVEN)
+		return refused;
 	while (!hf_insert_unique(call, job, "_live_key", hf_uuid(job, JOB_KEY), live, set_turn))
 		if (hf_find_live_key(live, hf_uuid(job, JOB_KEY)))
 		{
@@ -402,6 +417,7 @@ holdfast_redrive(PG_FUNCTION_ARGS)
 					 errmsg("job " INT64_FORMAT " cannot be redriven", job_id),
 					 result == REDRIVE_COMMITTED ? errdetail("Its side effect has landed already.") :
 					 result == REDRIVE_LIVE ? errdetail("Job " INT64_FORMAT " of the same intent is live.", other) :
+					 result == REDRIVE_DECLARED ? errdetail("Its key is known with side effects by now.") :
 					 errdetail("Its queue has been dropped."),
 					 errhint("Another intent needs another intent_version or scope: enqueue it.")));
 		}

@@ -129,6 +129,25 @@ add_found_event(HfSettle *s, const Found *found, const char *state, const char *
 	hf_event_add(s->call, &event);
 }
 
+/* The attempt ends; the job comes back in this mode. */
+static void
+come_back(HfSettle *s, const Found *found, const char *state, const char *mode, Answer *answer)
+{
+	const HfPolicy *policy = hf_job_policy(s->job, s->queue);
+
+	if (!hf_is_null(s->job, JOB_CANCEL_REQUESTED_AT))
+	{
+		add_found_event(s, found, state, "dead", 0, "unresolved");
+		hf_job_die(s->call, s->job, "unresolved");
+		answer->outcome = "dead";
+		return;
+	}
+	answer->outcome = "retry";
+	answer->next_not_before = hf_not_before(s->call->now + policy->reconcile_ms * 1000);
+	add_found_event(s, found, state, "retry", answer->next_not_before, NULL);
+	hf_job_requeue(s->call, s->job, answer->next_not_before, mode);
+}
+
 /* Nothing is unknown any more: the job executes again, under the same lease renewed. */
 static void
 go_on(HfSettle *s, const Found *found, HfRow *settled, Answer *answer)
@@ -157,6 +176,13 @@ go_on(HfSettle *s, const Found *found, HfRow *settled, Answer *answer)
 		answer->outcome = "dead";
 		return;
 	}
+	if (found->late)
+	{
+		/* the past counts, the future is not granted: another attempt goes on */
+		hf_ledger_set(call, s->ledger, s->job, "failed_retryable", (Datum) 0);
+		come_back(s, found, "failed_retryable", "execute", answer);
+		return;
+	}
 	hf_ledger_set(call, s->ledger, s->job, "started",
 				  settled == s->ledger && found->evidence ? JsonbPGetDatum(found->evidence) : (Datum) 0);
 	lease_ms = hf_lease_for(s->job, s->queue, -1);
@@ -171,25 +197,6 @@ go_on(HfSettle *s, const Found *found, HfRow *settled, Answer *answer)
 	add_found_event(s, found, "started", "execute", 0, NULL);
 	if (!hf_update(call, s->job))
 		elog(ERROR, "a locked row was changed by another transaction");
-}
-
-/* The attempt ends; the job comes back in this mode. */
-static void
-come_back(HfSettle *s, const Found *found, const char *state, const char *mode, Answer *answer)
-{
-	const HfPolicy *policy = hf_job_policy(s->job, s->queue);
-
-	if (!hf_is_null(s->job, JOB_CANCEL_REQUESTED_AT))
-	{
-		add_found_event(s, found, state, "dead", 0, "unresolved");
-		hf_job_die(s->call, s->job, "unresolved");
-		answer->outcome = "dead";
-		return;
-	}
-	answer->outcome = "retry";
-	answer->next_not_before = hf_not_before(s->call->now + policy->reconcile_ms * 1000);
-	add_found_event(s, found, state, "retry", answer->next_not_before, NULL);
-	hf_job_requeue(s->call, s->job, answer->next_not_before, mode);
 }
 
 static void
@@ -235,12 +242,6 @@ settle_finding(HfSettle *s, Found *found, HfRow *row, Answer *answer)
 			keep_reconciling(s, found, "committed", answer);
 		else if (hf_ledger_is(s->ledger, "committed"))
 			done(s, found, answer);
-		else if (found->late)
-		{
-			/* the past counts, the future is not granted: another attempt goes on */
-			hf_ledger_set(call, s->ledger, s->job, "failed_retryable", (Datum) 0);
-			come_back(s, found, "failed_retryable", "execute", answer);
-		}
 		else
 			go_on(s, found, row, answer);
 		return;
@@ -255,6 +256,16 @@ settle_finding(HfSettle *s, Found *found, HfRow *row, Answer *answer)
 		go_on(s, found, row, answer);
 }
 
+static bool
+same_effect(const HfEvent *event, const text *effect)
+{
+	char	   *was = hf_event_detail(event, "effect");
+
+	if (was == NULL || effect == NULL)
+		return was == NULL && effect == NULL;
+	return strcmp(was, text_to_cstring(effect)) == 0;
+}
+
 /* What was found before under this very lease, while it is still current. */
 static bool
 found_before(HfSettle *s, const Found *found, Answer *answer)
@@ -266,13 +277,8 @@ found_before(HfSettle *s, const Found *found, Answer *answer)
 	if (!hf_history(s->call, s->job_id, s->lease_id, h))
 		return false;
 	foreach(lc, h->findings)
-	{
-		char	   *effect = hf_event_detail(lfirst(lc), "effect");
-
-		if (before == NULL && (effect == NULL) == (found->effect == NULL) &&
-			(effect == NULL || strcmp(effect, text_to_cstring(found->effect)) == 0))
+		if (before == NULL && same_effect(lfirst(lc), found->effect))
 			before = lfirst(lc);
-	}
 	if (before == NULL)
 		return false;
 	if (!hf_text_is(before->value[EVENT_WORKER_RESULT], findings[found->finding]))
@@ -282,8 +288,13 @@ found_before(HfSettle *s, const Found *found, Answer *answer)
 		return true;
 	}
 	answer->outcome = hf_event_detail(before, "outcome");
+	if (s->call->now >= hf_time(s->job, JOB_LEASE_EXPIRES_AT))
+	{
+		answer->outcome = hf_settle_stale(s, "the finding is on record, and the lease is over");
+		return true;
+	}
 	answer->lease_expires_at = hf_time(s->job, JOB_LEASE_EXPIRES_AT);
-	answer->deadline_at = Min(hf_time(s->job, JOB_STARTED_AT) + hf_job_timeout_ms(s->job, s->queue) * 1000,
+	answer->deadline_at = Min(DatumGetTimestampTz(before->value[EVENT_AT]) + hf_job_timeout_ms(s->job, s->queue) * 1000,
 							  hf_is_null(s->job, JOB_GIVE_UP_AT) ? DT_NOEND : hf_time(s->job, JOB_GIVE_UP_AT));
 	return true;
 }
@@ -346,7 +357,7 @@ holdfast_reconcile(PG_FUNCTION_ARGS)
 	{
 		const HfEvent *end = &s.history->end;
 		bool		same = hf_text_is(end->value[EVENT_KIND], "action_reconciled") &&
-			hf_text_is(end->value[EVENT_WORKER_RESULT], findings[found.finding]);
+			hf_text_is(end->value[EVENT_WORKER_RESULT], findings[found.finding]) && same_effect(end, found.effect);
 
 		if (same && !end->null[EVENT_NEXT_NOT_BEFORE])
 			answer.next_not_before = DatumGetTimestampTz(end->value[EVENT_NEXT_NOT_BEFORE]);
@@ -674,6 +685,8 @@ decide_settled(Settling *s, Finding finding, bool more, const char **final)
 	*final = NULL;
 	if (finding == ABANDONED)
 	{
+		if (hf_ledger_is(s->ledger, "committed"))
+			return "succeeded";	/* only parts of it are abandoned */
 		*final = "abandoned";
 		return "dead";
 	}
@@ -694,12 +707,14 @@ settle_unknown(Settling *s, Finding finding, Jsonb *evidence, text *reason, cons
 	const char *final;
 	const char *decision = decide_settled(s, finding, more, &final);
 
-	*state = finding == LANDED ? "committed" : finding == NOT_LANDED ? "failed_retryable" : "failed_terminal";
+	*state = finding == LANDED || hf_ledger_is(s->row, "committed") ? "committed" :
+		finding == NOT_LANDED ? "failed_retryable" : "failed_terminal";
 	if (s->row == s->ledger && final != NULL)
 		*state = "failed_terminal";
 	if (finding == ABANDONED)
 		abandon_children(s);
-	hf_ledger_set(call, s->row, s->job, *state, evidence ? JsonbPGetDatum(evidence) : (Datum) 0);
+	if (!hf_ledger_is(s->row, "committed")) /* final */
+		hf_ledger_set(call, s->row, s->job, *state, evidence ? JsonbPGetDatum(evidence) : (Datum) 0);
 	if (s->row != s->ledger && final != NULL)
 		hf_ledger_set(call, s->ledger, s->job, "failed_terminal", (Datum) 0);
 	add_settled_event(s, s->job ? s->job : job_of_ledger(s), "action_reconciled",

@@ -85,6 +85,10 @@ record(HfSettle *s, const HfEvent *of, const char *kind, const char *outcome, co
 	if (s->strict)
 		lease_lost(s, of, outcome);
 	hf_event_follow(s->call, &event, kind, of);
+	/* after everything that is on record of the job, whichever attempt that was */
+	if (s->job == NULL && s->history != NULL)
+		hf_event_set(&event, EVENT_AT, TimestampTzGetDatum(Max(DatumGetTimestampTz(event.value[EVENT_AT]),
+															   DatumGetTimestampTz(s->history->last.value[EVENT_AT]) + 1)));
 	hf_event_set(&event, EVENT_LEASE_ID, UUIDPGetDatum(s->lease_id));
 	hf_event_set(&event, EVENT_WORKER_RESULT, CStringGetTextDatum(s->function));
 	if (s->report != NULL)
@@ -154,14 +158,6 @@ look_back(HfSettle *s)
 	if (strcmp(s->function, "heartbeat") == 0 && h->stale_heartbeat_seen)
 		return "stale";
 	of = h->known ? &h->started : &h->last;
-	if (DatumGetTimestampTz(h->last.value[EVENT_AT]) > DatumGetTimestampTz(of->value[EVENT_AT]))
-	{
-		HfEvent    *later = palloc(sizeof(HfEvent));
-
-		*later = *of;
-		hf_event_set(later, EVENT_AT, h->last.value[EVENT_AT]);
-		of = later;
-	}
 	/* the worker went on while another had the job: once per lease, for the metrics */
 	if (h->known && !h->stale_seen && !s->strict &&
 		DatumGetInt32(h->last.value[EVENT_ATTEMPT_NUMBER]) > DatumGetInt32(h->started.value[EVENT_ATTEMPT_NUMBER]))
@@ -412,7 +408,8 @@ hf_complete_one(HfSettle *s, Datum result)
 		return hf_settle_repeat(s, (hf_text_is(s->history->end.value[EVENT_KIND], "action_attempt_succeeded") &&
 									same_jsonb(detail_jsonb(&s->history->end, "result"), given)) ||
 								(hf_text_is(s->history->end.value[EVENT_KIND], "action_reconciled") &&
-								 hf_text_is(s->history->end.value[EVENT_WORKER_RESULT], "landed")));
+								 hf_event_detail(&s->history->end, "outcome") != NULL &&
+								 strcmp(hf_event_detail(&s->history->end, "outcome"), "done") == 0));
 	}
 	if (!deleted)
 		hf_settle_ledger(s);

@@ -433,6 +433,12 @@ hf_open_partition(HfCall *call, Relation rel)
 void
 hf_close(HfTable *table)
 {
+	table->closing = true;
+	if (table->spare != NULL)
+	{
+		dlist_push_head(&table->rows, &table->spare->node);
+		table->spare = NULL;
+	}
 	while (!dlist_is_empty(&table->rows))
 		hf_row_free(dlist_head_element(HfRow, node, &table->rows));
 	if (table->lookup != NULL)
@@ -533,8 +539,15 @@ hf_row_load(HfRow *row)
 HfRow *
 hf_row_for(HfTable *table)
 {
-	HfRow	   *row = palloc0(sizeof(HfRow));
+	HfRow	   *row = table->spare;
 
+	if (row != NULL)
+	{
+		table->spare = NULL;
+		dlist_push_head(&table->rows, &row->node);
+		return row;
+	}
+	row = MemoryContextAllocZero(table->cxt, sizeof(HfRow));
 	row->table = table;
 	row->stored = table_slot_create(table->rel, NULL);
 	row->next = MakeSingleTupleTableSlot(RelationGetDescr(table->rel), &TTSOpsVirtual);
@@ -546,6 +559,13 @@ void
 hf_row_free(HfRow *row)
 {
 	dlist_delete(&row->node);
+	if (row->stored != NULL && row->table->spare == NULL && !row->table->closing)
+	{
+		ExecClearTuple(row->stored);
+		ExecClearTuple(row->next);
+		row->table->spare = row;
+		return;
+	}
 	if (row->stored != NULL)
 		ExecDropSingleTupleTableSlot(row->stored);
 	ExecDropSingleTupleTableSlot(row->next);

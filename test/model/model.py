@@ -429,6 +429,7 @@ class Model:
 			before = next((f for f in reversed(h.found) if f.effect == effect), None)
 			if not before: raise Refused('JQ004')
 			if before.finding != finding: return self.repeat(job_id, h, False), None, None, None
+			if self.now >= j.lease_end: return self.stale(job_id, lease, h, 'reconcile', j.attempt), None, None, None
 			return before.outcome, None, j.lease_end, 'any'
 		late = self.now >= j.lease_end
 		if late and finding == 'not_landed': return self.stale(job_id, lease, h, 'reconcile', j.attempt), None, None, None
@@ -443,7 +444,7 @@ class Model:
 			return outcome, next, lease_end, deadline
 		def later(mode):
 			if j.cancel:
-				self.die(j, 'unresolved') if mode == 'reconcile' or 'late_child' in TOLERATED else self.gone(j)
+				self.die(j, 'unresolved')
 				return done('dead')
 			self.requeue(j, self.now + self.policy(j).rec_delay * MS, mode)
 			return done('retry', j.run_after)
@@ -454,9 +455,12 @@ class Model:
 		if l.state == 'committed':				# final, whatever comes next
 			self.gone(j)
 			return done('done')
-		if 'late_child' in TOLERATED and late:
+		if j.cancel:							# an operator asked for the end, and nothing is unknown any more
 			self.set(l, j, 'failed_retryable')
-			return later('execute')
+			done('dead')
+			self.event(j, 'action_cancelled')
+			self.gone(j)
+			return h.found[-1].outcome, None, None, None
 		if final := self.no_more_execution(j):	# G4: budget and give_up_at are looked at now
 			self.set(l, j, 'failed_terminal')
 			self.die(j, final)
