@@ -513,6 +513,7 @@ class Model:
 			self.end(j, 'cancelled', report=(None, None, None))
 		self.event(j, kind)
 		unknown = self.unknowns(l)
+		if j.lease and l and l.state == 'committed' and not unknown: self.event(j, 'action_attempt_succeeded')
 		self.die(j, 'unresolved') if unknown else self.gone(j)
 		return unknown
 	def purge(self, queue, running):
