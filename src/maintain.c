@@ -86,7 +86,8 @@ holdfast_settle_expired(PG_FUNCTION_ARGS)
  * holdfast.next_wakeup(queue_name text) returns integer
  *
  * How many ms a worker may sleep: 0 a job is due, null nothing is scheduled,
- * at most 60,000, at most 1,000 while jobs run.  Errors: 42704, 42501.
+ * at most 60,000, at most 1,000 while jobs run or where what is due is not for
+ * every claim (hf_dispatch_wait_ms).  Errors: 42704, 42501.
  */
 Datum
 holdfast_next_wakeup(PG_FUNCTION_ARGS)

@@ -384,7 +384,8 @@ redrive_one(HfCall *call, HfRow *dead, text *reason, int64 *other)
  *
  * Put a dead job back, due now; attempt_number goes on, the counters begin
  * again.  For operators.  Errors: JQ004 if its key is committed, has another
- * live job, or its queue is gone; 22004 without a reason.
+ * live job, is known with side effects by now, or its queue is gone; 22004
+ * without a reason.
  */
 Datum
 holdfast_redrive(PG_FUNCTION_ARGS)

@@ -252,7 +252,8 @@ hf_answer_begin(FunctionCallInfo fcinfo, const char *columns)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("reconnect: library older than schema"),
-				 errdetail("The type that this function returns is not the one that the library knows.")));
+				 errdetail("The type that this function returns is not the one that the library knows."),
+				 errhint("Reconnect, to load the library of the installed version.")));
 	return rsinfo;
 }
 

@@ -256,7 +256,7 @@ refuse_unsupported(Relation rel, Oid our_namespace)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("table \"%s.%s\" has %s that holdfast would pass by", HF_SCHEMA, RelationGetRelationName(rel), what),
-				 errhint("Remove it; to react to jobs, read holdfast.event or watch a table of your own.")));
+				 errhint("Remove it; to react to jobs, read holdfast.event.")));
 }
 
 /* Values for the columns of an insert that the library does not know. */
@@ -366,9 +366,10 @@ table_shape(HfTableId id, Relation rel)
 		if (shape->att[c] == 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("column \"%s\" of table \"%s.%s\" does not exist",
-							tables[id].columns[c], HF_SCHEMA, RelationGetRelationName(rel)),
-					 errhint("Run ALTER EXTENSION holdfast UPDATE, then reconnect: the library and the schema differ in version.")));
+					 errmsg("reconnect: library and schema differ in version"),
+					 errdetail("Column \"%s\" of table \"%s.%s\" does not exist.",
+							   tables[id].columns[c], HF_SCHEMA, RelationGetRelationName(rel)),
+					 errhint("Run ALTER EXTENSION holdfast UPDATE, then reconnect.")));
 	}
 	build_fill(shape, rel, known);
 	build_indexes(shape, rel);
@@ -492,7 +493,7 @@ hf_index(HfTable *table, const char *suffix)
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("an index of table \"%s.%s\" is missing", HF_SCHEMA, RelationGetRelationName(table->rel)),
 			 errdetail("No valid index is named \"%s%s\".", relname, suffix),
-			 errhint("Run holdfast.verify() to see what differs from the installed schema.")));
+			 errhint("Make it valid again with REINDEX INDEX, or create it anew as the install script does.")));
 }
 
 /* ---------------------------------------------------------------- rows */
@@ -508,7 +509,8 @@ hf_table_fill(HfTable *table, Datum *values, bool *nulls)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("reconnect: library older than schema"),
 				 errdetail("Table \"%s.%s\" has a column whose default this library cannot make.",
-						   HF_SCHEMA, RelationGetRelationName(table->rel))));
+						   HF_SCHEMA, RelationGetRelationName(table->rel)),
+				 errhint("Reconnect, to load the library of the installed version; or give the column a constant default.")));
 	memcpy(values, table->shape->fill, sizeof(Datum) * natts);
 	memcpy(nulls, table->shape->fill_null, sizeof(bool) * natts);
 }

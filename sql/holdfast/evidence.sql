@@ -64,7 +64,7 @@ CREATE TABLE holdfast.finding (
 	worker_name			text		COLLATE "C",
 	detail				jsonb
 );
-COMMENT ON TABLE holdfast.finding IS 'one row per stale, duplicate, conflicting or late report, lost lease, overlap, violation or refusal';
+COMMENT ON TABLE holdfast.finding IS 'one row per stale, duplicate, conflicting or late report, lost lease, overlap, violation or refusal; and per pause, resume or drop of a queue';
 SELECT pg_catalog.pg_extension_config_dump('holdfast.finding', '');
 CREATE INDEX finding_queue ON holdfast.finding (queue, at);
 

@@ -1,5 +1,10 @@
 /* The ledger: what is known about each side effect. */
 
+/*
+ * fillfactor leaves room on a page for the two versions that an attempt adds
+ * to each row, so that they stay HOT also while an old snapshot, held by some
+ * other session, keeps the earlier ones from being pruned.
+ */
 CREATE TABLE holdfast.ledger (
 	idempotency_key		uuid		NOT NULL,
 	created_at			timestamptz	NOT NULL,
@@ -20,7 +25,7 @@ CREATE TABLE holdfast.ledger (
 	evidence			jsonb,
 	CHECK ((parent_key IS NULL) = (effect IS NULL)),
 	PRIMARY KEY (idempotency_key)
-) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
+) WITH (fillfactor = 35, autovacuum_vacuum_scale_factor = 0.05);
 COMMENT ON TABLE holdfast.ledger IS 'one row per idempotency key: what is known about the side effect';
 COMMENT ON COLUMN holdfast.ledger.queue IS 'the queue of the latest job of the intent';
 COMMENT ON COLUMN holdfast.ledger.job_id IS 'the latest job of the intent; it alone may be handed out';
