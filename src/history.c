@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * history.c
- *	  What the events say of a lease that is no longer current.
+ *	  What the events say of a lease that is no longer current; outcome().
  *
  * Asked only for reports that come too late, twice or from nowhere.  It looks
  * back as far as the longest lease and a week, in the partitions of that time
@@ -14,8 +14,11 @@
 #include "access/stratnum.h"
 #include "partitioning/partbounds.h"
 #include "partitioning/partdesc.h"
+#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/snapmgr.h"
+
+PG_FUNCTION_INFO_V1(holdfast_outcome);
 
 #define LOOK_BACK (INT64CONST(8) * USECS_PER_DAY)	/* the longest lease, a day, and 7 days */
 
@@ -181,4 +184,76 @@ hf_history(HfCall *call, int64 job_id, const pg_uuid_t *lease_id, HfHistory *h)
 	list_sort(h->findings, latest_first);
 	end_by_finding(h);
 	return any;
+}
+
+/* ---------------------------------------------------------------- outcome */
+
+/* What became of the attempt, in one word. */
+static const char *
+outcome_word(const HfHistory *h, bool current)
+{
+	static const char *const words[][2] = {
+		{"action_attempt_succeeded", "completed"}, {"action_attempt_failed", "failed"}, {"action_attempt_lost", "lost"},
+		{"action_snoozed", "snoozed"}, {"action_released", "released"}, {"action_cancelled", "cancelled"},
+	{"action_purged", "cancelled"}, {"action_reconciled", "reconciled"}};
+
+	if (current)
+		return "running";
+	if (!h->known)
+		return "stale";
+	if (h->ended)
+		for (int i = 0; i < lengthof(words); i++)
+			if (hf_text_is(h->end.value[EVENT_KIND], words[i][0]))
+				return words[i][1];
+	return "lost";
+}
+
+/*
+ * holdfast.outcome(job_id bigint, lease_id uuid)
+ *		returns setof (outcome text, decision text, state text, at timestamptz)
+ *
+ * What became of an attempt, for a client whose COMMIT answer was lost:
+ * running | completed | failed | lost | snoozed | released | cancelled |
+ * reconciled | stale (the lease was never granted) | unknown_job.
+ */
+Datum
+holdfast_outcome(PG_FUNCTION_ARGS)
+{
+	HfCall		call;
+	int64		job_id = hf_arg_bigint(fcinfo, 0, "job_id");
+	pg_uuid_t  *lease_id = hf_arg_uuid(fcinfo, 1, "lease_id");
+	HfHistory  *h;
+	HfRow	   *job;
+	bool		live;
+	bool		current;
+	Datum		values[4] = {0};
+	bool		nulls[4] = {false, true, true, true};
+
+	hf_begin(&call, "outcome", false);
+	h = palloc0(sizeof(HfHistory));
+	job = hf_row_for(hf_open(&call, HF_JOB));
+	live = hf_find_job(job, job_id);
+	current = live && !hf_is_null(job, JOB_LEASE_ID) && memcmp(hf_uuid(job, JOB_LEASE_ID), lease_id, UUID_LEN) == 0;
+	if (hf_history(&call, job_id, lease_id, h) &&
+		(hf_is_granted_id(DatumGetInt32(h->last.value[EVENT_QUEUE]), HF_WORKER) ||
+		 hf_is_granted_id(DatumGetInt32(h->last.value[EVENT_QUEUE]), HF_PRODUCER)))
+	{
+		const HfEvent *at = h->ended ? &h->end : h->known ? &h->started : &h->last;
+		char	   *decision = h->decided ? hf_event_detail(&h->decision, "decision") : NULL;
+
+		values[0] = CStringGetTextDatum(outcome_word(h, current));
+		if (decision != NULL)
+		{
+			values[1] = CStringGetTextDatum(decision);
+			nulls[1] = false;
+		}
+		values[2] = live ? hf_get(job, JOB_STATUS) : hf_word("ended");
+		values[3] = at->value[EVENT_AT];
+		nulls[2] = nulls[3] = false;
+	}
+	else
+		values[0] = hf_word("unknown_job");
+	hf_answer_row(fcinfo, "tttz", values, nulls);
+	hf_end(&call);
+	return (Datum) 0;
 }

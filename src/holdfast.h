@@ -485,6 +485,8 @@ typedef struct HfSettle
 	const HfReport *report;		/* of a failure, for the evidence */
 } HfSettle;
 
+extern void hf_settle_init(HfSettle *s, HfCall *call, const char *function, int64 job_id, pg_uuid_t *lease_id);
+extern void hf_settle_release(HfSettle *s);
 extern void hf_settle_begin(HfSettle *s, HfCall *call, FunctionCallInfo fcinfo, const char *function);
 extern void hf_settle_end(HfSettle *s);
 extern const char *hf_settle_find(HfSettle *s, HfFind how);
@@ -493,12 +495,25 @@ extern const char *hf_settle_stale(HfSettle *s, const char *why);
 extern const char *hf_settle_repeat(HfSettle *s, bool same);
 extern const char *hf_settle_past(HfSettle *s);
 extern char *hf_event_detail(const HfEvent *event, const char *key);
-extern const char *hf_complete_one(HfSettle *s, Datum result);
+extern Jsonb *hf_event_detail_jsonb(const HfEvent *event, const char *key);
+extern bool hf_same_jsonb(Jsonb *a, Jsonb *b);
+
+/* ---------------------------------------------------------------- complete.c: the action is done */
+
 typedef void (*HfCompleted) (void *arg, int64 job_id, const char *outcome);
+extern const char *hf_complete_one(HfSettle *s, Datum result);
 extern void hf_complete_many(HfCall *call, FunctionCallInfo fcinfo, int ids_arg, int leases_arg,
 							 HfCompleted put, void *put_arg);
+
+/* ---------------------------------------------------------------- answer.c: sets of named types */
+
 extern ReturnSetInfo *hf_answer_begin(FunctionCallInfo fcinfo, const char *columns);
 extern Datum hf_answer_row(FunctionCallInfo fcinfo, const char *columns, Datum *values, bool *nulls);
+
+/* ---------------------------------------------------------------- reconcile.c, and unknown.c for operators */
+
+extern bool hf_ledger_others_unknown(HfCall *call, HfRow *ledger, const HfRow *settled);
+extern const char *hf_job_no_more_execution(HfCall *call, const HfRow *job, const struct HfQueue *queue);
 
 /* ---------------------------------------------------------------- operate.c: operators */
 
