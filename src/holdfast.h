@@ -43,6 +43,10 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#if PG_VERSION_NUM < 180000
+#define pg_noreturn pg_attribute_noreturn()
+#endif
+
 #define HF_SCHEMA "holdfast"
 
 #ifndef HOLDFAST_VERSION

@@ -30,7 +30,7 @@ typedef enum Finding
 
 static const char *const findings[] = {"landed", "not_landed", "undetermined", NULL};
 
-static void pg_attribute_noreturn()
+pg_noreturn static void
 illegal(HfSettle *s, const char *what, const char *hint)
 {
 	hf_remember_job_refusal(s->call, s->job, ERRCODE_HF_ILLEGAL_TRANSITION, s->function);

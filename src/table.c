@@ -445,8 +445,14 @@ hf_close(HfTable *table)
 	if (table->lookup != NULL)
 		index_endscan(table->lookup);
 	for (int i = 0; i < table->shape->nindexes; i++)
-		if (table->indexes[i] != NULL)
-			index_close(table->indexes[i], NoLock);
+	{
+		if (table->indexes[i] == NULL)
+			continue;
+#if PG_VERSION_NUM >= 170000
+		index_insert_cleanup(table->indexes[i], table->infos[i]);	/* BRIN keeps pins in its IndexInfo */
+#endif
+		index_close(table->indexes[i], NoLock);
+	}
 	relation_close(table->rel, NoLock);
 }
 

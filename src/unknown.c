@@ -32,7 +32,7 @@ typedef struct Settling
 	bool		live;
 } Settling;
 
-static void pg_attribute_noreturn()
+pg_noreturn static void
 cannot_settle(Settling *s, const char *detail, const char *hint)
 {
 	ereport(ERROR,
