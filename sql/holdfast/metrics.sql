@@ -37,18 +37,16 @@ COMMENT ON COLUMN holdfast.queue_metrics.oldest_evidence IS 'the oldest day of e
 COMMENT ON COLUMN holdfast.queue_metrics.kept_by_job IS 'a job, live or unknown, that keeps a day of events past its retention';
 
 CREATE FUNCTION holdfast.queue_metrics_of(queue integer) RETURNS SETOF holdfast.queue_metrics
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 	WITH clock AS MATERIALIZED (SELECT holdfast.clock() AS now),
-	sample AS MATERIALIZED (
-		SELECT j.status, j.run_after FROM holdfast.job j WHERE j.queue = $1 LIMIT 100001),
 	counts AS (
 		SELECT count(*) FILTER (WHERE s.status = 'pending' AND s.run_after <= c.now) AS claimable,
 			   count(*) FILTER (WHERE s.status = 'pending' AND s.run_after > c.now) AS parked,
 			   count(*) FILTER (WHERE s.status = 'running') AS running,
 			   count(*) <= 100000 AS exact,
-			   (extract(epoch FROM max(c.now - s.run_after) FILTER (WHERE s.status = 'pending' AND s.run_after <= c.now)) * 1000)::bigint
+			   (extract(epoch FROM max(c.now) - min(s.run_after) FILTER (WHERE s.status = 'pending' AND s.run_after <= c.now)) * 1000)::bigint
 				AS oldest_claimable_ms
-		FROM clock c LEFT JOIN sample s ON true),
+		FROM (SELECT j.status, j.run_after FROM holdfast.job j WHERE j.queue = $1 LIMIT 100001) s CROSS JOIN clock c),
 	folded AS MATERIALIZED (SELECT u.at FROM holdfast.upkeep u WHERE u.name = 'fold'),
 	hours AS (
 		SELECT sum(h.started) FILTER (WHERE h.hour >= f.at - interval '1 hour') AS started_hour,
