@@ -159,8 +159,7 @@ grant(Claim *c, HfDispatch *dispatch, HfRow *job, HfRow *ledger)
 		hf_event_copy(&event, EVENT_SIDE_EFFECT_STATE, ledger, LEDGER_STATE);
 	hf_event_add(call, &event);
 
-	if (!hf_update(call, job))
-		elog(ERROR, "a locked row was changed by another transaction");
+	hf_update_locked(call, job);
 	hf_lease_granted(&lease_id);
 	hf_dispatch_running_until(dispatch, until);
 	put_context(c, job, ledger, deadline, max_attempts);

@@ -261,6 +261,8 @@ extern bool hf_insert_unique(HfCall *call, HfRow *row, const char *index_suffix,
 extern bool hf_key_taken(HfRow *probe, const char *index_suffix, const pg_uuid_t *key);
 extern bool hf_update(HfCall *call, HfRow *row);
 extern bool hf_delete(HfCall *call, HfRow *row);
+extern void hf_update_locked(HfCall *call, HfRow *row);
+extern void hf_delete_locked(HfCall *call, HfRow *row);
 extern HfLock hf_lock(HfCall *call, HfRow *row, bool skip);
 extern bool hf_find_job(HfRow *row, int64 job_id);
 extern bool hf_find_key(HfRow *row, const pg_uuid_t *key);

@@ -80,13 +80,6 @@ clear_lease(HfRow *job)
 	hf_set_null(job, JOB_WORKER_NAME);
 }
 
-static void
-must(bool stored)
-{
-	if (!stored)
-		elog(ERROR, "a locked row was changed by another transaction");
-}
-
 /* Pending again, from run_after on (already passed through hf_not_before). */
 void
 hf_job_requeue(HfCall *call, HfRow *job, TimestampTz run_after, const char *mode)
@@ -95,7 +88,7 @@ hf_job_requeue(HfCall *call, HfRow *job, TimestampTz run_after, const char *mode
 	hf_set(job, JOB_STATUS, hf_word("pending"));
 	hf_set(job, JOB_MODE, hf_word(mode));
 	hf_set(job, JOB_RUN_AFTER, TimestampTzGetDatum(run_after));
-	must(hf_update(call, job));
+	hf_update_locked(call, job);
 	hf_dispatch_pending(hf_int32(job, JOB_QUEUE), strcmp(mode, "reconcile") == 0, hf_int32(job, JOB_PRIORITY),
 						run_after, hf_int64(job, JOB_ID));
 }
@@ -103,7 +96,7 @@ hf_job_requeue(HfCall *call, HfRow *job, TimestampTz run_after, const char *mode
 void
 hf_job_gone(HfCall *call, HfRow *job)
 {
-	must(hf_delete(call, job));
+	hf_delete_locked(call, job);
 }
 
 /* Move the job, with its payload, to dead_job; its stream counts it. */
@@ -119,7 +112,7 @@ hf_job_die(HfCall *call, HfRow *job, const char *reason)
 	hf_set(dead, DEAD_REASON, CStringGetTextDatum(reason));
 	hf_insert(call, dead);
 	hf_row_free(dead);
-	must(hf_delete(call, job));
+	hf_delete_locked(call, job);
 	if (!hf_is_null(job, JOB_STREAM))
 		hf_stream_ended(call, hf_int32(job, JOB_QUEUE), hf_text(job, JOB_STREAM), false);
 }

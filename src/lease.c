@@ -165,8 +165,7 @@ holdfast_heartbeat(PG_FUNCTION_ARGS)
 		until = Max(until, hf_time(s.job, JOB_LEASE_EXPIRES_AT));
 		hf_set(s.job, JOB_LEASE_EXPIRES_AT, TimestampTzGetDatum(until));
 		hf_set(s.job, JOB_LAST_HEARTBEAT_AT, TimestampTzGetDatum(call.now));
-		if (!hf_update(&call, s.job))
-			elog(ERROR, "a locked row was changed by another transaction");
+		hf_update_locked(&call, s.job);
 		outcome = hf_is_null(s.job, JOB_CANCEL_REQUESTED_AT) ? "extended" : "cancel_requested";
 	}
 	values[0] = CStringGetTextDatum(outcome);

@@ -108,8 +108,7 @@ note_unknown(HfCall *call, const HfRow *ledger)
 		/* another job of the intent has it now; since when it is unknown stays */
 		hf_set(found, UNKNOWN_JOB_ID, hf_get(ledger, LEDGER_JOB_ID));
 		hf_set(found, UNKNOWN_QUEUE, hf_get(ledger, LEDGER_QUEUE));
-		if (!hf_update(call, found))
-			elog(ERROR, "a row under a locked job was changed by another transaction");
+		hf_update_locked(call, found);
 	}
 	hf_row_free(found);
 }

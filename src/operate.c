@@ -53,8 +53,7 @@ request_cancel(HfCall *call, HfRow *job, text *reason)
 	hf_detail_operator(&detail, reason);
 	hf_event_set(&event, EVENT_DETAIL, hf_detail_end(&detail));
 	hf_event_add(call, &event);
-	if (!hf_update(call, job))
-		elog(ERROR, "a locked row was changed by another transaction");
+	hf_update_locked(call, job);
 }
 
 /*
@@ -367,8 +366,7 @@ redrive_one(HfCall *call, HfRow *dead, text *reason, int64 *other)
 	if (result == REDRIVEN)
 	{
 		add_redriven_event(call, job, ledger, dead, reason, &detail);
-		if (!hf_delete(call, dead))
-			elog(ERROR, "a locked row was changed by another transaction");
+		hf_delete_locked(call, dead);
 		hf_dispatch_pending(hf_int32(job, JOB_QUEUE), strcmp(mode, "reconcile") == 0, hf_int32(job, JOB_PRIORITY),
 							hf_time(job, JOB_RUN_AFTER), hf_int64(job, JOB_ID));
 	}

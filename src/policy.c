@@ -593,8 +593,6 @@ holdfast_list_retry_policies(PG_FUNCTION_ARGS)
 		};
 		bool		nulls[lengthof(values)] = {false};
 
-		if (rsinfo->setDesc->natts != lengthof(values))
-			elog(ERROR, "type retry_policy_entry has %d columns", rsinfo->setDesc->natts);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	hf_end(&call);
@@ -613,8 +611,6 @@ put_rule(ReturnSetInfo *rsinfo, const Rule *rule)
 	};
 	bool		nulls[lengthof(values)] = {false};
 
-	if (rsinfo->setDesc->natts != lengthof(values))
-		elog(ERROR, "type error_rule_entry has %d columns", rsinfo->setDesc->natts);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 

@@ -192,8 +192,7 @@ go_on(HfSettle *s, const Found *found, HfRow *settled, Answer *answer)
 	hf_set(s->job, JOB_MODE, hf_word("execute"));
 	hf_set(s->job, JOB_RUN_AFTER, TimestampTzGetDatum(hf_not_before(call->now)));
 	add_found_event(s, found, "started", "execute", 0, NULL);
-	if (!hf_update(call, s->job))
-		elog(ERROR, "a locked row was changed by another transaction");
+	hf_update_locked(call, s->job);
 }
 
 static void
@@ -202,8 +201,7 @@ keep_reconciling(HfSettle *s, const Found *found, const char *state, Answer *ans
 	answer->outcome = "reconcile";
 	answer->lease_expires_at = hf_time(s->job, JOB_LEASE_EXPIRES_AT);
 	add_found_event(s, found, state, "reconcile", 0, NULL);
-	if (!hf_update(s->call, s->job))	/* the time of its last event */
-		elog(ERROR, "a locked row was changed by another transaction");
+	hf_update_locked(s->call, s->job);	/* the time of its last event */
 }
 
 static void
@@ -393,8 +391,7 @@ add_changed_event(HfSettle *s, text *effect, const char *from, const char *to, b
 		hf_detail_bool(&detail, "late", true);
 	hf_event_set(&event, EVENT_DETAIL, hf_detail_end(&detail));
 	hf_event_add(s->call, &event);
-	if (!hf_update(s->call, s->job))	/* the time of its last event */
-		elog(ERROR, "a locked row was changed by another transaction");
+	hf_update_locked(s->call, s->job);	/* the time of its last event */
 }
 
 static void

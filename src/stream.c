@@ -103,8 +103,7 @@ count_ended(HfCall *call, HfRow *row, const Ended *ended)
 		hf_set(row, STREAM_STATE, hf_word("open"));
 		hf_set(row, STREAM_OPENED_AT, TimestampTzGetDatum(call->now));
 	}
-	if (!hf_update(call, row))
-		elog(ERROR, "a locked row was changed by another transaction");
+	hf_update_locked(call, row);
 }
 
 static void

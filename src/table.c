@@ -746,6 +746,21 @@ hf_delete(HfCall *call, HfRow *row)
 	return true;
 }
 
+/* The same where the caller holds the row's lock, so that nobody can have changed it. */
+void
+hf_update_locked(HfCall *call, HfRow *row)
+{
+	if (!hf_update(call, row))
+		elog(ERROR, "a locked row of \"%s\" was changed by another transaction", RelationGetRelationName(row->table->rel));
+}
+
+void
+hf_delete_locked(HfCall *call, HfRow *row)
+{
+	if (!hf_delete(call, row))
+		elog(ERROR, "a locked row of \"%s\" was changed by another transaction", RelationGetRelationName(row->table->rel));
+}
+
 /*
  * Lock the stored version, following to the newest if the caller may wait,
  * and load it.  HF_GONE: deleted; HF_BUSY: locked or changed by another

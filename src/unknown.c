@@ -115,17 +115,13 @@ add_settled_event(Settling *s, HfRow *job, const char *kind, const char *finding
 static void
 settle_dead(Settling *s, const char *reason)
 {
-	bool		stored;
-
 	if (reason == NULL)
-		stored = hf_delete(s->call, s->job);
+		hf_delete_locked(s->call, s->job);
 	else
 	{
 		hf_set(s->job, DEAD_REASON, CStringGetTextDatum(reason));
-		stored = hf_update(s->call, s->job);
+		hf_update_locked(s->call, s->job);
 	}
-	if (!stored)
-		elog(ERROR, "a locked row was changed by another transaction");
 }
 
 /* Abandoning an action abandons what is unknown of its parts. */

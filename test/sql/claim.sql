@@ -270,9 +270,9 @@ SELECT is(concat(:'many_one', :'many_two', :'many_three'), 'fresh', 'and hand ou
 -- intents that are committed
 
 SELECT pg_temp.at('00:20:00') \g /dev/null
-SELECT pg_temp.put('suppressed', 'done todo') \g /dev/null
+SELECT pg_temp.put('suppressed', 'done waiting') \g /dev/null
 UPDATE holdfast.ledger SET state = 'committed' WHERE subject = 'done' AND scope = 'suppressed';
-SELECT is(pg_temp.got('suppressed', 9), 'todo', 'G6: a job whose intent is committed is not handed out');
+SELECT is(pg_temp.got('suppressed', 9), 'waiting', 'G6: a job whose intent is committed is not handed out');
 SELECT is_empty($$SELECT * FROM pg_temp.job WHERE subject = 'done' AND queue = 'suppressed'$$, 'G10: it is gone');
 SELECT results_eq($$SELECT kind, side_effect_state, enqueued_at, enqueued_by = current_user FROM pg_temp.evidence WHERE subject = 'done' AND queue = 'suppressed'$$,
 	$$VALUES ('action_suppressed', 'committed', '2030-01-01 00:20:00+00'::timestamptz, true)$$, 'G7: as suppressed, on record, with who enqueued it and when');
