@@ -23,7 +23,7 @@ BEGIN;
 SET holdfast.single_transaction = on;
 \i test/tools.sql
 
-SELECT plan(119);
+SELECT plan(121);
 
 SELECT is(:'in_repeatable_read_claim'::text, '25001', 'claim in REPEATABLE READ is refused');
 SELECT is(:'in_repeatable_read_claim_any'::text, '25001', 'claim_any likewise');
@@ -64,7 +64,7 @@ $$;
 SELECT pg_temp.at('00:00:00') \g /dev/null
 SELECT holdfast.define_retry_policy('plain', '10 s', 2, '1 h', '0 s', '5 s', 3) \g /dev/null
 SELECT holdfast.create_queue(q, retry_policy => 'plain') FROM unnest(ARRAY['order', 'qty', 'skip', 'time', 'late', 'modes', 'a', 'b', 'c', 'paused',
-	'lease', 'context', 'lost', 'many', 'suppressed', 'gave up', 'settling', 'bad']) AS q \g /dev/null
+	'lease', 'context', 'lost', 'many', 'suppressed', 'doubtful', 'gave up', 'settling', 'bad']) AS q \g /dev/null
 SELECT holdfast.create_queue('separate', retry_policy => 'plain', reconcile => 'separate') \g /dev/null
 SELECT holdfast.create_queue('beating', lease => '60 s', heartbeat => '20 s', timeout => '6 h') \g /dev/null
 
@@ -276,6 +276,14 @@ SELECT is(pg_temp.got('suppressed', 9), 'waiting', 'G6: a job whose intent is co
 SELECT is_empty($$SELECT * FROM pg_temp.job WHERE subject = 'done' AND queue = 'suppressed'$$, 'G10: it is gone');
 SELECT results_eq($$SELECT kind, side_effect_state, enqueued_at, enqueued_by = current_user FROM pg_temp.evidence WHERE subject = 'done' AND queue = 'suppressed'$$,
 	$$VALUES ('action_suppressed', 'committed', '2030-01-01 00:20:00+00'::timestamptz, true)$$, 'G7: as suppressed, on record, with who enqueued it and when');
+
+-- intents that are unknown by other hands
+
+SELECT pg_temp.put('doubtful', 'gone') \g /dev/null
+UPDATE holdfast.ledger SET state = 'unknown' WHERE subject = 'gone' AND scope = 'doubtful';
+SELECT is_empty($$SELECT * FROM holdfast.claim('doubtful', 'w')$$, 'G6: a job whose effect is unknown is not handed out to execute');
+SELECT results_eq($$SELECT mode, status FROM pg_temp.job WHERE queue = 'doubtful'$$, $$VALUES ('reconcile', 'pending')$$,
+	'G6: it is to be reconciled');
 
 -- complete_and_claim
 
