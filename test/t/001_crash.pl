@@ -98,19 +98,42 @@ sub check_rules
 	is(join('; ', @broken), '', "G10: the rules hold $when");
 }
 
-# Every process of the server at once: the postmaster is stopped first, so that it starts no other.
+# Every process of the server at once.  The postmaster is stopped first, so that it starts no other;
+# and all of them are waited for, since one that still sits in a write keeps the shared memory in use.
 sub kill_server
 {
 	my $postmaster = slurp_file($node->data_dir . '/postmaster.pid');
 	my ($pid) = $postmaster =~ /^(\d+)/;
 
 	kill 'STOP', $pid;
+	wait_until('the postmaster to stop', sub { process_state($pid) eq 'T' });
 	my @children = split ' ', `ps -o pid= --ppid $pid`;
 	kill 'KILL', @children;
 	$node->kill9;
-	my $deadline = time + 10;
-	sleep 0.01 while kill(0, $pid) && time < $deadline;
+	wait_until('the server to be gone', sub { !grep { process_state($_) !~ /^[ZX]?$/ } @children, $pid });
+	wait_until('the postmaster to be reaped', sub { !kill 0, $pid });
 	return scalar @children;
+}
+
+# The letter of proc(5): T stopped, Z zombie, empty if there is no such process.
+sub process_state
+{
+	my $pid = shift;
+
+	open my $stat, '<', "/proc/$pid/stat" or return '';
+	return (<$stat> // '') =~ /\) (\w)/ ? $1 : '';
+}
+
+sub wait_until
+{
+	my ($what, $condition) = @_;
+	my $deadline = time + 60;
+
+	until ($condition->())
+	{
+		die "waited a minute for $what" if time > $deadline;
+		sleep 0.005;
+	}
 }
 
 my $stopfile = $node->basedir . '/stop';
