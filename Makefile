@@ -4,6 +4,7 @@
 #	make test [ONLY="name ..."]			install what is missing, build, install, run every test
 #	make expected [ONLY="name ..."]		write expected/ from what the tests print
 #	make demo
+#	make bench [CASE="name ..."]			measure, beside its peers; QUICK=1: in five minutes
 #	make installcheck					the tests, on a running server
 
 EXTENSION   = holdfast
@@ -40,7 +41,7 @@ PROVE_TESTS    := $(sort $(wildcard test/t/*.pl))
 TAP_TESTS      := $(PROVE_TESTS)
 
 # The goals that begin before there is a server to build for.
-SCRIPTED = test expected demo
+SCRIPTED = test expected demo bench
 
 ifneq ($(filter-out $(SCRIPTED),$(or $(MAKECMDGOALS),all)),)
 PG_CONFIG ?= pg_config
@@ -59,3 +60,5 @@ test demo:
 	@scripts/$@ $(ONLY)
 expected:
 	@scripts/test --accept $(ONLY)
+bench:
+	@scripts/bench $(CASE)

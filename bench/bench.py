@@ -1,0 +1,74 @@
+#!/usr/bin/python3
+"""The benchmark's driver: scripts/bench starts it beside a private server."""
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from cases import all_cases
+
+FULL_SLICES, FULL_SECONDS = 9, 4
+
+
+def options():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("cases", nargs="*")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--needs", action="store_true")
+    parser.add_argument("--settings", action="store_true")
+    parser.add_argument("--data")
+    parser.add_argument("--results", type=Path)
+    o = parser.parse_args()
+    o.quick = os.environ.get("QUICK", "") not in ("", "0")
+    o.slices = int(os.environ.get("SLICES") or (3 if o.quick else FULL_SLICES))
+    o.seconds = float(os.environ.get("SECONDS_EACH") or (3 if o.quick else FULL_SECONDS))
+    o.scale = float(os.environ.get("SCALE") or 1)
+    o.full = not o.quick and o.slices >= FULL_SLICES and o.seconds >= 3 and o.scale >= 1
+    known = all_cases()
+    unknown = [name for name in o.cases if name not in known]
+    if unknown:
+        sys.exit(f"no case is named {', '.join(unknown)}; there are {', '.join(known)}")
+    o.chosen = [known[name] for name in o.cases] or [c for c in known.values() if c.quick or not o.quick]
+    return o
+
+
+def main():
+    o = options()
+    if o.needs:
+        print(*sorted({need for case in o.chosen for need in case.needs}))
+        return
+    import measure
+    import report
+    if o.settings:
+        for name, value in measure.settings().items():
+            print(f"-c\n{name}={value}")
+        return
+    if o.list:
+        for case in o.chosen:
+            print(f"{case.name:14} {case.seconds(measure.Plan(o)) / 60:5.1f} min  {case.title}")
+        return
+
+    bench = measure.Bench(o)
+    environment = report.environment(bench, o)
+    folder = o.results if o.full else o.results / "trial"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "environment.json").write_text(json.dumps(environment, indent=1) + "\n")
+    plan = [(case, case.seconds(bench)) for case in o.chosen]
+    bench.expect(sum(seconds for _, seconds in plan))
+    table = []
+    for case, seconds in plan:
+        bench.begin(case.name, seconds)
+        rows, raw = case.run(bench)
+        bench.end()
+        result = {"case": case.name, "title": case.title, "rows": rows, "raw": raw, "environment": environment}
+        (folder / f"{case.name}.json").write_text(json.dumps(result, indent=1) + "\n")
+        table += [{"case": case.name} | row for row in rows]
+        print(report.text_table([{"case": case.name} | row for row in rows]), flush=True)
+    if len(plan) > 1:
+        print("\n" + report.text_table(table))
+    print(f"\n{environment['conditions']}\nraw results: bench/results{'' if o.full else '/trial'}")
+
+
+if __name__ == "__main__":
+    main()

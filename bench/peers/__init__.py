@@ -1,0 +1,1 @@
+"""What is measured: holdfast, and what it is measured beside."""

@@ -1,0 +1,1 @@
+WITH done AS (DELETE FROM job WHERE id = :job_id) UPDATE job SET status = 'running', attempts = attempts + 1, locked_until = now() + '90 s' WHERE ctid = (SELECT ctid FROM job WHERE queue = 1 AND status = 'pending' AND run_at <= now() ORDER BY priority, run_at, id LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING id AS job_id, attempts, payload \gset

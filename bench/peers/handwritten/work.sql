@@ -1,0 +1,2 @@
+WITH taken AS (UPDATE job SET status = 'running', attempts = attempts + 1, locked_until = now() + '90 s' WHERE ctid = ANY (ARRAY(SELECT ctid FROM job WHERE queue = 1 AND status = 'pending' AND run_at <= now() ORDER BY priority, run_at, id LIMIT :qty FOR UPDATE SKIP LOCKED)) RETURNING id, attempts, payload) SELECT array_agg(id) AS ids, array_agg(payload) AS payloads FROM taken \gset
+DELETE FROM job WHERE id = ANY (:ids);

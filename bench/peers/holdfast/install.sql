@@ -1,0 +1,2 @@
+CREATE EXTENSION holdfast;
+SELECT holdfast.create_queue('bench');
