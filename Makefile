@@ -17,8 +17,8 @@ $(error META.json must say version $(EXTVERSION), as holdfast.control does)
 endif
 
 # The install script: tables first, then the functions over them; rights last.
-PARTS = schema queue policy stream job ledger evidence \
-	key backoff enqueue claim lease settle reconcile operate maintain metrics forensics access
+PARTS = schema queue policy stream job ledger evidence attempt \
+	key backoff enqueue claim lease settle reconcile operate maintain metrics import forensics access
 SQL       := $(wildcard $(PARTS:%=sql/holdfast/%.sql))
 UNLISTED  := $(filter-out $(SQL),$(wildcard sql/holdfast/*.sql))
 $(if $(UNLISTED),$(warning not in PARTS, and so not installed: $(UNLISTED)))

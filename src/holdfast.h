@@ -569,6 +569,7 @@ extern void hf_intent_key(const text *subject, const text *action_key, const tex
 						  int32 intent_version, pg_uuid_t *key);
 extern void hf_effect_key(const pg_uuid_t *parent, const text *effect, pg_uuid_t *key);
 extern int64 hf_job_seed(const text *id);
+extern void hf_record_digest(const char *fields, int len, pg_uuid_t *digest);
 extern bytea *hf_payload_digest(Datum payload);	/* SHA-256 of the canonical form of a jsonb */
 extern char *hf_hex(const bytea *digest);
 

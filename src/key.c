@@ -224,6 +224,17 @@ hf_job_seed(const text *id)
 	return (int64) pg_ntoh64(seed);
 }
 
+/* What an imported record is known by; "fields" is text in the database's encoding. */
+void
+hf_record_digest(const char *fields, int len, pg_uuid_t *result)
+{
+	Digest		digest;
+
+	digest_begin(&digest, "holdfast record 1");
+	digest_string(&digest, fields, len, false);
+	digest_uuid(&digest, result);
+}
+
 static void
 digest_scalar(Digest *digest, const JsonbValue *value)
 {

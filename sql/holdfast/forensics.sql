@@ -26,7 +26,8 @@ CREATE VIEW holdfast.attempt WITH (security_barrier) AS
 		   a.worker_result, a.side_effect_state, a.exception_class, a.message,
 		   a.timeout_kind, a.timeout_ms, a.timeout_limit_ms, a.elapsed_ms,
 		   a.next_not_before, a.retry_policy, a.delay_ms, a.jitter_ms, a.failures, a.max_attempts,
-		   a.redriven, a.final, a.stop_reason, a.payload_digest
+		   a.redriven, a.final, a.stop_reason, a.payload_digest,
+		   false AS synthetic_lease, NULL::bigint AS record_id
 	FROM (
 		SELECT e.job_id, e.attempt_number, e.queue, e.idempotency_key, e.correlation_id, e.subject, e.action_key,
 			   (array_agg(e.lease_id) FILTER (WHERE e.kind = 'action_attempt_started'))[1] AS lease_id,
@@ -64,7 +65,19 @@ CREATE VIEW holdfast.attempt WITH (security_barrier) AS
 		GROUP BY e.job_id, e.attempt_number, e.queue, e.idempotency_key, e.correlation_id, e.subject, e.action_key
 	) a
 	LEFT JOIN holdfast.queue q ON q.queue_id = a.queue
-	WHERE a.started_at IS NOT NULL AND holdfast.is_granted(a.queue, 'reader');
-COMMENT ON VIEW holdfast.attempt IS 'one row per attempt, from its events';
+	WHERE a.started_at IS NOT NULL AND holdfast.is_granted(a.queue, 'reader')
+	UNION ALL
+	SELECT r.source, r.job_id, NULL, r.attempt_number,
+		   CASE WHEN r.attempt_number > 1 THEN r.attempt_number - 1 END,
+		   r.lease_id, r.idempotency_key, r.correlation_id, r.subject, r.action_key, r.scope, r.intent_version, r.worker_name, NULL,
+		   r.started_at, r.finished_at, r.last_report_at, r.lease_expires_at, r.outcome,
+		   r.worker_result, r.side_effect_state, r.exception_class, r.message,
+		   r.timeout_kind, r.timeout_ms, r.timeout_limit_ms, r.elapsed_ms,
+		   r.next_not_before, r.retry_policy, r.delay_ms, NULL, r.failures, r.max_attempts,
+		   r.redriven, r.final, r.stop_reason, r.payload_digest, r.synthetic_lease, r.record_id
+	FROM holdfast.attempt_record r
+	WHERE holdfast.is_granted(0, 'reader');		-- no queue has this number: for the owner
+COMMENT ON VIEW holdfast.attempt IS
+	'one row per attempt: native ones, of the queues granted to the caller, and for the owner those of watched tables and imports';
 COMMENT ON COLUMN holdfast.attempt.last_report_at IS 'the latest report under its lease, stale ones among them';
 COMMENT ON COLUMN holdfast.attempt.stop_reason IS 'why the job ended with this attempt';

@@ -254,6 +254,7 @@ BEGIN
 	RETURN NEXT ('partitions made', holdfast.make_partitions())::holdfast.maintain_result;
 	RETURN NEXT ('overflow events moved', holdfast.move_overflow())::holdfast.maintain_result;
 	RETURN NEXT ('partitions dropped', holdfast.drop_partitions())::holdfast.maintain_result;
+	RETURN NEXT ('attempt records purged', holdfast.purge_attempts())::holdfast.maintain_result;
 END
 $$;
 COMMENT ON FUNCTION holdfast.maintain()

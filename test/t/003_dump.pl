@@ -39,6 +39,9 @@ sub fill
 		SELECT holdfast.grant_queue('mail', 'dump_worker', 'worker');
 		SELECT holdfast.grant_queue('plain', 'dump_reader', 'reader');
 		SELECT holdfast.drop_queue('gone');
+		SELECT holdfast.import_attempts('log', jsonb_build_array(r, r)) FROM (SELECT jsonb_build_object('job_id', n, 'subject', 's', 'action_key', 'a',
+			'started_at', '$day 10:00:00+00', 'message', E'tab\t ünï') AS r FROM generate_series(1, 5) n) r;
+		SELECT holdfast.set_attempt_retention('30 days');
 		SELECT holdfast.enqueue('mail', 'send', 's' || n, jsonb_build_object('n', n, 'text', E'tab\\t ünï \\\\ "'), priority => n % 3)
 			FROM generate_series(1, 40) n;
 		SELECT holdfast.enqueue('plain', 'resize', 'p' || n, headers => '{"a": null}', stream => 'loop') FROM generate_series(1, 10) n;
