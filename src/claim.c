@@ -145,6 +145,7 @@ grant(Claim *c, HfDispatch *dispatch, HfRow *job, HfRow *ledger)
 	hf_set(job, JOB_LEASE_EXPIRES_AT, TimestampTzGetDatum(until));
 	hf_set(job, JOB_STARTED_AT, TimestampTzGetDatum(call->now));
 	hf_set_null(job, JOB_LAST_HEARTBEAT_AT);
+	hf_set_null(job, JOB_PARKED_FROM);
 	hf_set(job, JOB_WORKER_NAME, PointerGetDatum(c->worker_name));
 	if (ledger != NULL && execute && !hf_ledger_is(ledger, "started"))
 		hf_ledger_set(call, ledger, job, "started", (Datum) 0);
@@ -236,7 +237,7 @@ static void
 decide(Claim *c, HfDispatch *dispatch, HfRow *job, HfRow *ledger)
 {
 	HfCall	   *call = c->call;
-	TimestampTz until;
+	HfGate		gate;
 
 	if (!hf_is_null(job, JOB_LEASE_ID))
 	{
@@ -262,12 +263,11 @@ decide(Claim *c, HfDispatch *dispatch, HfRow *job, HfRow *ledger)
 		hf_job_past_deadline(call, job, ledger);
 		c->aside++;
 	}
-	else if (!hf_is_null(job, JOB_STREAM) && hf_stream_open(call, hf_int32(job, JOB_QUEUE), hf_text(job, JOB_STREAM), &until))
+	else if (!hf_is_null(job, JOB_STREAM) && (gate = hf_stream_gate(call, job)) != HF_GATE_PASS)
 	{
-		if (!hf_is_null(job, JOB_GIVE_UP_AT))
-			hf_set(job, JOB_GIVE_UP_AT, TimestampTzGetDatum(hf_time(job, JOB_GIVE_UP_AT) + (until - call->now)));
-		defer(c, job, until, "stream_open",
-			  psprintf("stream %s is open", text_to_cstring(hf_text(job, JOB_STREAM))));
+		if (gate == HF_GATE_STEP_OVER)
+			hf_dispatch_keep(dispatch);
+		c->aside++;
 	}
 	else
 		grant(c, dispatch, job, ledger);
@@ -493,6 +493,7 @@ holdfast_complete_and_claim(PG_FUNCTION_ARGS)
 	claim_args(&c, 1, 4);
 	hf_complete_many(&call, fcinfo, 2, 3, put_completed, &c);
 	hf_events_flush(&call);
+	hf_streams_flush(&call);	/* a claim may name a trial, and nobody waits for a stream while holding another */
 	CommandCounterIncrement();
 	claim_queue(&c, c.queue);
 	hf_end(&call);

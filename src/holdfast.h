@@ -92,7 +92,7 @@
 	X(JOB_RESUMES, "resumes") X(JOB_FENCING_TOKEN, "fencing_token") X(JOB_LEASE_ID, "lease_id") \
 	X(JOB_LEASE_EXPIRES_AT, "lease_expires_at") X(JOB_STARTED_AT, "started_at") \
 	X(JOB_LAST_HEARTBEAT_AT, "last_heartbeat_at") X(JOB_LAST_EVENT_AT, "last_event_at") \
-	X(JOB_CANCEL_REQUESTED_AT, "cancel_requested_at") X(JOB_WORKER_NAME, "worker_name") \
+	X(JOB_CANCEL_REQUESTED_AT, "cancel_requested_at") X(JOB_PARKED_FROM, "parked_from") X(JOB_WORKER_NAME, "worker_name") \
 	X(JOB_FINAL_REASON, "final_reason") X(JOB_LAST_ERROR_CLASS, "last_error_class") \
 	X(JOB_LAST_ERROR_MESSAGE, "last_error_message") X(JOB_PAYLOAD_DIGEST, "payload_digest") \
 	X(JOB_HEADERS, "headers") X(JOB_PAYLOAD, "payload")
@@ -134,7 +134,9 @@
 #define HF_STREAM_COLUMNS(X) \
 	X(STREAM_QUEUE, "queue") X(STREAM_KEY, "key") X(STREAM_STATE, "state") \
 	X(STREAM_CONSECUTIVE, "consecutive_terminal") X(STREAM_THRESHOLD, "threshold") \
-	X(STREAM_COOL_DOWN, "cool_down") X(STREAM_OPENED_AT, "opened_at")
+	X(STREAM_COOL_DOWN, "cool_down") X(STREAM_OPENED_AT, "opened_at") \
+	X(STREAM_COOL_DOWN_ENDS, "cool_down_ends") X(STREAM_CLOSED_AT, "closed_at") \
+	X(STREAM_TRIAL_JOB_ID, "trial_job_id") X(STREAM_HOLDS, "holds")
 
 #define HF_QUEUE_COLUMNS(X) \
 	X(QUEUE_ID, "queue_id") X(QUEUE_NAME, "queue_name") X(QUEUE_LEASE, "lease") X(QUEUE_TIMEOUT, "timeout") \
@@ -524,12 +526,21 @@ extern const char *hf_job_no_more_execution(HfCall *call, const HfRow *job, cons
 /* ---------------------------------------------------------------- operate.c: operators */
 
 extern void hf_detail_operator(HfDetail *detail, const text *reason);
+extern int	hf_ids_of_queue(HfTable *table, Relation index, int32 queue_id, bool (*wanted) (HfRow *row, void *arg),
+							void *arg, int64 **ids, int max);
 
 /* ---------------------------------------------------------------- stream.c: breakers */
 
 extern void hf_stream_ended(HfCall *call, int32 queue_id, text *stream, bool success);
 extern void hf_streams_flush(HfCall *call);
-extern bool hf_stream_open(HfCall *call, int32 queue_id, text *stream, TimestampTz *until);
+
+typedef enum HfGate
+{
+	HF_GATE_PASS, HF_GATE_PARKED, HF_GATE_STEP_OVER
+} HfGate;
+
+extern HfGate hf_stream_gate(HfCall *call, HfRow *job);
+extern bool hf_stream_excuses(HfCall *call, HfRow *job);
 
 /* ---------------------------------------------------------------- maintain.c: upkeep, and reading as the owner */
 

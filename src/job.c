@@ -78,6 +78,7 @@ clear_lease(HfRow *job)
 	hf_set_null(job, JOB_STARTED_AT);
 	hf_set_null(job, JOB_LAST_HEARTBEAT_AT);
 	hf_set_null(job, JOB_WORKER_NAME);
+	hf_set_null(job, JOB_PARKED_FROM);
 }
 
 /* Pending again, from run_after on (already passed through hf_not_before). */

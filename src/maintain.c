@@ -42,7 +42,7 @@ settle_one(HfCall *call, HfRow *job)
 		return false;
 	if (expired)
 		hf_job_lost(call, job, ledger, &decision);
-	else
+	else if (hf_is_null(job, JOB_STREAM) || !hf_stream_excuses(call, job))
 		hf_job_past_deadline(call, job, ledger);
 	return true;
 }

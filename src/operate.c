@@ -148,9 +148,9 @@ by_id(const void *a, const void *b)
 }
 
 /* Up to "max" ids of rows of a queue, from an index that begins with the queue. */
-static int
-ids_of_queue(HfTable *table, Relation index, int32 queue_id, bool (*wanted) (HfRow *row, void *arg), void *arg,
-			 int64 **ids, int max)
+int
+hf_ids_of_queue(HfTable *table, Relation index, int32 queue_id, bool (*wanted) (HfRow *row, void *arg), void *arg,
+				int64 **ids, int max)
 {
 	HfRow	   *row = hf_row_for(table);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
@@ -211,7 +211,7 @@ holdfast_purge_queue(PG_FUNCTION_ARGS)
 		HfTable    *table = hf_open(&call, HF_JOB);
 		int64		before = purged;
 
-		n = ids_of_queue(table, hf_index(table, "_dispatch"), queue->queue_id, may_purge, &include_running, &ids, PURGE_AT_ONCE);
+		n = hf_ids_of_queue(table, hf_index(table, "_dispatch"), queue->queue_id, may_purge, &include_running, &ids, PURGE_AT_ONCE);
 		for (int i = 0; i < n; i++)
 		{
 			HfRow	   *job = hf_row_for(table);
@@ -284,7 +284,7 @@ static void
 renew(HfCall *call, HfRow *job, const HfRow *dead, HfDetail *detail)
 {
 	static const int zeroed[] = {JOB_FAILURES, JOB_RECONCILES, JOB_LOSSES, JOB_RESUMES};
-	static const int cleared[] = {JOB_CANCEL_REQUESTED_AT, JOB_FINAL_REASON};
+	static const int cleared[] = {JOB_CANCEL_REQUESTED_AT, JOB_FINAL_REASON, JOB_PARKED_FROM};
 
 	hf_row_copy(job, dead, JOB_NCOLUMNS);
 	for (int i = 0; i < lengthof(zeroed); i++)
@@ -488,7 +488,7 @@ holdfast_redrive_queue(PG_FUNCTION_ARGS)
 	filter.since = PG_ARGISNULL(4) ? 0 : hf_arg_timestamp(fcinfo, 4, "since");
 	max = hf_arg_int(fcinfo, 5, "max", 1, REDRIVE_AT_MOST);
 	table = hf_open(&call, HF_DEAD_JOB);
-	n = ids_of_queue(table, hf_index(table, "_queue"), queue->queue_id, passes_filter, &filter, &ids, REDRIVE_AT_MOST);
+	n = hf_ids_of_queue(table, hf_index(table, "_queue"), queue->queue_id, passes_filter, &filter, &ids, REDRIVE_AT_MOST);
 	for (int i = 0; i < n && redriven < max; i++)
 	{
 		HfRow	   *dead = hf_row_for(table);

@@ -44,6 +44,7 @@ CREATE TABLE holdfast.job (
 	last_heartbeat_at	timestamptz,
 	last_event_at		timestamptz,
 	cancel_requested_at	timestamptz,
+	parked_from			timestamptz,
 	worker_name			text		COLLATE "C",
 	final_reason		text		COLLATE "C",
 	last_error_class	text		COLLATE "C",
@@ -68,6 +69,7 @@ COMMENT ON COLUMN holdfast.job.fencing_token IS 'the last one handed out; greate
 COMMENT ON COLUMN holdfast.job.ledger_place IS 'where the ledger row was last known to lie: a hint, checked before it is believed';
 COMMENT ON COLUMN holdfast.job.final_reason IS 'why the job will be dead once its unknown effect is found not to have landed';
 COMMENT ON COLUMN holdfast.job.started_at IS 'when the running attempt was claimed';
+COMMENT ON COLUMN holdfast.job.parked_from IS 'of a pending job that its stream has put off: since when it has been waiting for the stream';
 COMMENT ON COLUMN holdfast.job.last_event_at IS 'time of the latest event, so that event times never go back';
 SELECT pg_catalog.pg_extension_config_dump('holdfast.job', '');
 

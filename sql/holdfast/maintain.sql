@@ -219,20 +219,6 @@ END
 $$;
 COMMENT ON FUNCTION holdfast.drop_partitions() IS 'internal: drop days of events past retention, without waiting for a lock; how many';
 
--- A breaker whose cool-down is over closes, one failure short of opening again.
-CREATE FUNCTION holdfast.close_streams() RETURNS bigint
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-	n bigint;
-BEGIN
-	UPDATE holdfast.stream s SET state = 'closed', opened_at = NULL, consecutive_terminal = s.threshold - 1
-	WHERE s.state = 'open' AND s.opened_at + s.cool_down <= holdfast.clock();
-	GET DIAGNOSTICS n = ROW_COUNT;
-	RETURN n;
-END
-$$;
-COMMENT ON FUNCTION holdfast.close_streams() IS 'internal: close streams whose cool-down is over; how many';
-
 CREATE TYPE holdfast.maintain_result AS (
 	task				text,
 	done				bigint
@@ -244,7 +230,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	RETURN NEXT ('leases and deadlines settled', coalesce((
 		SELECT sum(holdfast.settle_expired(q.queue_id, 1000)) FROM holdfast.queue q), 0))::holdfast.maintain_result;
-	RETURN NEXT ('streams closed', holdfast.close_streams())::holdfast.maintain_result;
+	RETURN NEXT ('stream jobs parked or freed', holdfast.settle_all_streams())::holdfast.maintain_result;
 	-- one at a time from here on; another that is at it does it for both
 	IF NOT pg_try_advisory_xact_lock('holdfast.upkeep'::regclass::oid::integer, 0) THEN
 		RETURN;

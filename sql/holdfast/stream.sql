@@ -3,14 +3,26 @@
 CREATE TABLE holdfast.stream (
 	queue				integer		NOT NULL,
 	key					text		COLLATE "C" NOT NULL CHECK (key <> ''),
-	state				text		COLLATE "C" NOT NULL CHECK (state IN ('closed', 'open')),
+	state				text		COLLATE "C" NOT NULL CHECK (state IN ('closed', 'open', 'trial')),
 	consecutive_terminal integer	NOT NULL CHECK (consecutive_terminal >= 0),
 	threshold			integer		NOT NULL CHECK (threshold > 0),
 	cool_down			interval	NOT NULL,
 	opened_at			timestamptz,
+	cool_down_ends		timestamptz,
+	closed_at			timestamptz,
+	trial_job_id		bigint,
+	holds				boolean		NOT NULL DEFAULT false,
+	CHECK ((state = 'closed') = (cool_down_ends IS NULL)),
+	CHECK ((state = 'trial') = (trial_job_id IS NOT NULL)),
+	CHECK (state = 'closed' OR opened_at IS NOT NULL),
 	PRIMARY KEY (queue, key)
 );
 COMMENT ON TABLE holdfast.stream IS 'a breaker group: counts jobs of it that ended in failure, in a row';
+COMMENT ON COLUMN holdfast.stream.state IS 'closed; open: its jobs are parked; trial: after the cool-down, one job at a time is handed out';
+COMMENT ON COLUMN holdfast.stream.opened_at IS 'when the present outage began, or the last one';
+COMMENT ON COLUMN holdfast.stream.closed_at IS 'when the last outage ended; null while one lasts';
+COMMENT ON COLUMN holdfast.stream.trial_job_id IS 'the job handed out last as a trial';
+COMMENT ON COLUMN holdfast.stream.holds IS 'some of its jobs may be parked: maintain() is to look';
 SELECT pg_catalog.pg_extension_config_dump('holdfast.stream', '');
 
 CREATE FUNCTION holdfast.define_stream(
@@ -51,4 +63,33 @@ COMMENT ON FUNCTION holdfast.define_stream(text, text, integer, interval) IS
 CREATE FUNCTION holdfast.resume_stream(queue_name text, stream text, reason text DEFAULT NULL) RETURNS void
 LANGUAGE C AS 'MODULE_PATHNAME', 'holdfast_resume_stream';
 COMMENT ON FUNCTION holdfast.resume_stream(text, text, text) IS
-	'closes a stream before its cool-down is over; called by the queue''s operators';
+	'closes a stream now, its count from 0, and brings its parked jobs back, due now; give_up_at keeps the time that was '
+	'spent; called by the queue''s operators';
+
+CREATE FUNCTION holdfast.settle_streams(queue integer, max integer) RETURNS bigint
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'holdfast_settle_streams';
+COMMENT ON FUNCTION holdfast.settle_streams(integer, integer) IS
+	'internal: park the pending jobs of the queue''s open streams, bring back those of closed ones; how many';
+
+/*
+ * Jobs before streams, in the order of locks.  A stream that has closed is
+ * forgotten once nothing was left to bring back.
+ */
+CREATE FUNCTION holdfast.settle_all_streams() RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	at_once	CONSTANT integer := 10000;
+	q		integer;
+	moved	bigint;
+	total	bigint := 0;
+BEGIN
+	FOR q IN SELECT DISTINCT s.queue FROM holdfast.stream s WHERE s.holds ORDER BY 1 LOOP
+		moved := holdfast.settle_streams(q, at_once);
+		total := total + moved;
+		UPDATE holdfast.stream s SET holds = false
+		WHERE s.queue = q AND s.holds AND s.state = 'closed' AND moved = 0;
+	END LOOP;
+	RETURN total;
+END
+$$;
+COMMENT ON FUNCTION holdfast.settle_all_streams() IS 'internal: settle_streams for every queue that may need it; how many jobs were moved';

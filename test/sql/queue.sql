@@ -127,8 +127,8 @@ SELECT is(pg_temp.refusal($$SELECT holdfast.alter_queue('absent', lease => '2 mi
 SELECT holdfast.define_stream('mail', 'account-1') \g /dev/null
 SELECT results_eq($$SELECT state, consecutive_terminal, threshold, cool_down FROM holdfast.stream WHERE key = 'account-1'$$,
 	$$VALUES ('closed' COLLATE "C", 0, 5, '5 min'::interval)$$, 'a stream begins closed, with the defaults');
-INSERT INTO holdfast.stream (queue, key, state, consecutive_terminal, threshold, cool_down, opened_at)
-	VALUES (pg_temp.queue_id('mail'), 'account-2', 'open', 7, 5, '5 min', '2030-01-01 00:00:00+00');
+INSERT INTO holdfast.stream (queue, key, state, consecutive_terminal, threshold, cool_down, opened_at, cool_down_ends)
+	VALUES (pg_temp.queue_id('mail'), 'account-2', 'open', 7, 5, '5 min', '2030-01-01 00:00:00+00', '2030-01-01 00:05:00+00');
 SELECT holdfast.define_stream('mail', 'account-2', 9, '1 h') \g /dev/null
 SELECT results_eq($$SELECT state, consecutive_terminal, threshold, cool_down, opened_at FROM holdfast.stream WHERE key = 'account-2'$$,
 	$$VALUES ('open' COLLATE "C", 7, 9, '1 h'::interval, '2030-01-01 00:00:00+00'::timestamptz)$$,

@@ -1,7 +1,7 @@
 \i test/setup.sql
 \i test/tools.sql
 -- Streams: the breaker counts jobs that ended, parks what waits, and ends nothing early.
-SELECT plan(79);
+SELECT plan(118);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 SELECT holdfast.define_retry_policy('p', '10 s', backoff_rate => 1, jitter_window => '0', min_delay => '1 s', max_attempts => 3,
@@ -113,8 +113,9 @@ SELECT is((SELECT opened_at FROM holdfast.stream WHERE key = 'a'), pg_temp.clock
 SELECT pg_temp.later('30 s') \g /dev/null
 SELECT results_eq($$SELECT subject FROM holdfast.claim('loop', 'w', 10)$$, $$VALUES ('of b')$$, 'G4: its jobs are not handed out; another stream''s are');
 SELECT results_eq($$SELECT subject FROM holdfast.claim('other', 'w', 10)$$, $$VALUES ('of other')$$, 'G4: nor does the name count in another queue');
+SELECT holdfast.complete(job_id, lease_id) FROM pg_temp.job WHERE subject LIKE 'of %' \g /dev/null
 SELECT results_eq($$SELECT subject, status, run_after, give_up_at, failures, attempt_number FROM pg_temp.job WHERE stream = 'a' AND queue = 'loop' ORDER BY 1$$,
-	$$SELECT 'waits', 'pending', s.opened_at + interval '5 min', s.opened_at + interval '1 min' + (s.opened_at + interval '5 min' - pg_temp.clock()), 0, 0 FROM holdfast.stream s WHERE key = 'a'
+	$$SELECT 'waits', 'pending', s.opened_at + interval '5 min', s.opened_at + interval '6 min', 0, 0 FROM holdfast.stream s WHERE key = 'a'
 	  UNION ALL SELECT 'waits later', 'pending', s.opened_at + interval '5 min', NULL, 0, 0 FROM holdfast.stream s WHERE key = 'a'$$,
 	'G4: they are parked until the cool-down''s end, and give_up_at moves as much');
 SELECT results_eq($$SELECT e.subject, e.next_not_before, e.enqueued_at IS NOT NULL, e.attempt_number FROM pg_temp.evidence e WHERE e.kind = 'action_deferred' ORDER BY 1$$,
@@ -127,15 +128,102 @@ SELECT is_empty($$SELECT * FROM holdfast.claim('loop', 'w', 10)$$, 'G9: not clai
 SELECT pg_temp.later('1 ms') \g /dev/null
 SELECT results_eq($$SELECT subject, deadline_at > pg_temp.clock() FROM holdfast.claim('loop', 'w', 1)$$, $$VALUES ('waits', true)$$,
 	'G4: then it is claimable, though its first give_up_at is past: the breaker ended nothing early');
-SELECT results_eq($$SELECT subject FROM holdfast.claim('loop', 'w', 1)$$, $$VALUES ('waits later')$$, 'G4: and so is the next');
+SELECT is(pg_temp.breaker('a'), 'trial 2 of 2', 'G4: as the trial');
+SELECT results_eq($$SELECT f.detail ->> 'stream', f.job_id, f.attempt_number FROM pg_temp.finding f WHERE f.kind = 'stream_trial'$$,
+	$$SELECT 'a', j.job_id, 0 FROM pg_temp.job j WHERE j.subject = 'waits'$$, 'G7: which is on record');
+SELECT is_empty($$SELECT subject FROM holdfast.claim('loop', 'w', 10)$$, 'G4: one trial job: the next is not handed out');
+SELECT results_eq($$SELECT j.run_after, e.detail ->> 'because' FROM pg_temp.job j JOIN pg_temp.evidence e USING (job_id)
+	WHERE j.subject = 'waits later' AND e.next_not_before = j.run_after$$,
+	$$SELECT t.lease_expires_at, format('stream a is open, and job %s is on trial', t.job_id) FROM pg_temp.job t WHERE t.subject = 'waits'$$,
+	'G4: it is parked until the end of the trial''s lease, and says why');
 
--- maintain closes a stream whose cool-down is over; a failure opens it again
+-- the trial: a retryable failure says nothing, the next job is tried
 
-SELECT is((SELECT done FROM holdfast.maintain() WHERE task = 'streams closed'), 1::bigint, 'maintain closes it');
-SELECT alike(pg_temp.breaker('a'), 'closed %', 'the stream is closed');
-SELECT is((SELECT opened_at FROM holdfast.stream WHERE key = 'a'), NULL, 'and no longer says since when');
+INSERT INTO scene SELECT 'waits', j.job_id, j.idempotency_key, j.lease_id FROM pg_temp.job j WHERE j.subject = 'waits';
+SELECT is(pg_temp.tell('waits', 'snooze(@job, ''20 s'')'), 'snoozed', 'the trial is put off');
+SELECT is_empty($$SELECT subject FROM holdfast.claim('loop', 'w', 10)$$, 'setting the scene: what is parked waits for its time');
+SELECT is((SELECT done FROM holdfast.maintain() WHERE task = 'stream jobs parked or freed'), 0::bigint, 'maintain leaves it there: the stream is not closed');
+SELECT pg_temp.later('20 s') \g /dev/null
+SELECT results_eq($$SELECT subject FROM holdfast.claim('loop', 'w', 10)$$, $$VALUES ('waits')$$, 'G4: the trial goes on, one job at a time, by run_after');
+UPDATE scene s SET lease_id = j.lease_id FROM pg_temp.job j WHERE s.name = 'waits' AND j.subject = 'waits';
+SELECT results_eq($$SELECT subject FROM holdfast.claim('loop', 'w', 10)$$, $$SELECT ''::text WHERE false$$, 'and nobody else');
+
+-- a trial that ends in failure: another cool-down, and opened_at stays that of the outage
+
+SELECT is(pg_temp.fails('waits'), 'dead', 'the trial ends in failure');
+SELECT is(pg_temp.breaker('a'), 'open 3 of 2', 'G4: the stream is open again');
+SELECT results_eq($$SELECT cool_down_ends, opened_at FROM holdfast.stream WHERE key = 'a'$$,
+	$$SELECT pg_temp.clock() + interval '5 min', '2030-01-01 00:00:31+00'::timestamptz$$, 'for another cool-down');
 SELECT pg_temp.later('90 s') \g /dev/null
-SELECT ok((SELECT done >= 2 FROM holdfast.maintain() WHERE task = 'leases and deadlines settled'), 'setting the scene: the two leases are lost');
+SELECT is_empty($$SELECT subject FROM holdfast.claim('loop', 'w', 10)$$, 'G4: and parks what comes');
+SELECT pg_temp.later('3 min 30 s') \g /dev/null
+SELECT results_eq($$SELECT subject FROM holdfast.claim('loop', 'w', 10)$$, $$VALUES ('waits later')$$, 'G4: then the next trial');
+INSERT INTO scene SELECT 'waits later', j.job_id, j.idempotency_key, j.lease_id FROM pg_temp.job j WHERE j.subject = 'waits later';
+SELECT holdfast.enqueue('loop', 'act', n, stream => 'a', give_up_at => pg_temp.clock() + interval '10 min') FROM unnest('{p1,p2,p3}'::text[]) n \g /dev/null
+SELECT is_empty($$SELECT subject FROM holdfast.claim('loop', 'w', 10)$$, 'three new jobs are parked');
+
+-- a trial that succeeds: closed, and maintain brings back what was parked
+
+SELECT pg_temp.later('1 s') \g /dev/null
+SELECT is(pg_temp.tell('waits later', 'complete(@job)'), 'completed', 'the trial succeeds');
+SELECT is(pg_temp.breaker('a'), 'closed 0 of 2', 'G4: the stream is closed');
+SELECT is_empty($$SELECT subject FROM holdfast.claim('loop', 'w', 10)$$, 'what is parked has a time of its own');
+SELECT results_eq($$SELECT done FROM holdfast.maintain() WHERE task = 'stream jobs parked or freed'$$, ARRAY[3::bigint], 'G4: maintain brings it back');
+SELECT results_eq($$SELECT subject, run_after, give_up_at, parked_from FROM pg_temp.job WHERE subject LIKE 'p_' ORDER BY 1$$,
+	$$SELECT n, pg_temp.clock(), pg_temp.clock() + interval '10 min', NULL::timestamptz FROM unnest('{p1,p2,p3}'::text[]) n$$,
+	'G4: due now, and give_up_at has moved by the second that it was parked');
+SELECT is((SELECT count(*) FROM pg_temp.evidence WHERE kind = 'action_deferred' AND detail ->> 'reason' = 'stream_closed'), 3::bigint, 'G7: on record');
+SELECT is((SELECT holds FROM holdfast.stream WHERE key = 'a'), true, 'it may be that a claim has parked one meanwhile');
+SELECT count(*) FROM holdfast.maintain() \g /dev/null
+SELECT is((SELECT holds FROM holdfast.stream WHERE key = 'a'), false, 'maintain looks once more, and then no longer');
+SELECT is((SELECT count(*) FROM holdfast.claim('loop', 'w', 10) c, holdfast.complete(c.job_id, c.lease_id)), 3::bigint, 'G4: all of them are handed out');
+
+-- maintain parks what no claim has met, and a deadline is not past while the stream is open
+
+SELECT is(pg_temp.dies('a', n), 'dead', 'one ends in failure') FROM unnest('{d1,d2}'::text[]) n;
+SELECT outcome FROM holdfast.enqueue('loop', 'act', 'unmet', stream => 'a', run_after => pg_temp.clock() + interval '10 s', give_up_at => pg_temp.clock() + interval '20 s') \g /dev/null
+SELECT pg_temp.later('1 s') \g /dev/null
+SELECT results_eq($$SELECT done FROM holdfast.maintain() WHERE task = 'stream jobs parked or freed'$$, ARRAY[1::bigint], 'G4: maintain parks it before its time has come');
+SELECT results_eq($$SELECT run_after - pg_temp.clock(), give_up_at - run_after, parked_from - pg_temp.clock() FROM pg_temp.job WHERE subject = 'unmet'$$,
+	$$VALUES (interval '4 min 59 s', interval '10 s', interval '9 s')$$, 'G4: its ten seconds are left to it');
+SELECT holdfast.resume_stream('loop', 'a') \g /dev/null
+SELECT results_eq($$SELECT run_after - pg_temp.clock(), give_up_at - run_after FROM pg_temp.job WHERE subject = 'unmet'$$,
+	$$VALUES (interval '9 s', interval '10 s')$$, 'G4: resumed, it has the time that it had');
+SELECT holdfast.cancel(job_id) FROM pg_temp.job WHERE subject = 'unmet' \g /dev/null
+
+-- an outage that nobody looked at: neither a claim nor maintain, until it was over and give_up_at past
+
+SELECT is(pg_temp.dies('a', n), 'dead', 'one ends in failure') FROM unnest('{o1,o2}'::text[]) n;
+SELECT pg_temp.run('other', 'o3') \g /dev/null
+SELECT outcome FROM holdfast.enqueue('loop', 'act', 'o4', stream => 'a', give_up_at => pg_temp.clock() + interval '20 s') \g /dev/null
+SELECT pg_temp.later('1 min') \g /dev/null
+UPDATE holdfast.stream SET state = 'closed', closed_at = pg_temp.clock(), cool_down_ends = NULL, consecutive_terminal = 0 WHERE key = 'a';
+SELECT count(*) FROM holdfast.maintain() \g /dev/null
+SELECT results_eq($$SELECT status, run_after - pg_temp.clock(), give_up_at - pg_temp.clock() FROM pg_temp.job WHERE subject = 'o4'$$,
+	$$VALUES ('pending', interval '0', interval '20 s')$$, 'G4: the minute is given back, once');
+SELECT pg_temp.later('20 s') \g /dev/null
+SELECT count(*) FROM holdfast.maintain() \g /dev/null
+SELECT is((SELECT reason FROM pg_temp.dead_job WHERE subject = 'o4'), 'deadline', 'G4: and its own twenty seconds end it');
+
+-- a trial whose job is cancelled, or lost
+
+SELECT holdfast.resume_stream('loop', 'a'), holdfast.define_stream('loop', 'a', 1, '1 min') \g /dev/null
+SELECT is(pg_temp.dies('a', 't1'), 'dead', 'one ends in failure, and opens the stream');
+SELECT holdfast.enqueue('loop', 'act', n, stream => 'a', delay => '1 min') FROM unnest('{t2,t3,t4}'::text[]) n \g /dev/null
+SELECT pg_temp.later('1 min') \g /dev/null
+SELECT is((SELECT count(*) FROM holdfast.claim('loop', 'w', 10)), 1::bigint, 'G4: one call has one trial');
+SELECT is((SELECT count(*) FROM pg_temp.job WHERE subject LIKE 't_' AND parked_from IS NOT NULL), 0::bigint, 'and steps over the others');
+SELECT results_eq($$SELECT holdfast.cancel(job_id, 'test', force => true) FROM pg_temp.job WHERE subject = 't2'$$, ARRAY['dead'], 'the trial is cancelled');
+SELECT is(pg_temp.breaker('a'), 'open 2 of 1', 'G4: unresolved, it has ended in failure: the stream is open again');
+SELECT pg_temp.later('1 min') \g /dev/null
+SELECT results_eq($$SELECT subject FROM holdfast.claim('loop', 'w', 1)$$, $$VALUES ('t3')$$, 'the next trial');
+SELECT pg_temp.later('90 s') \g /dev/null
+SELECT results_eq($$SELECT subject FROM holdfast.claim('loop', 'w', 10)$$, $$VALUES ('t4')$$,
+	'G4: its lease is lost, which tells nothing: another is the trial');
+INSERT INTO scene SELECT j.subject, j.job_id, j.idempotency_key, j.lease_id FROM pg_temp.job j WHERE j.subject = 't4';
+SELECT is(pg_temp.tell('t4', 'complete(@job)'), 'completed', 'which succeeds');
+SELECT is(pg_temp.breaker('a'), 'closed 0 of 1', 'and closes the stream');
+SELECT holdfast.purge_queue('loop', true) \g /dev/null
 
 -- resume_stream
 
@@ -146,8 +234,11 @@ SELECT is(pg_temp.breaker('r', 'plain'), 'open 1 of 1', 'and it opens');
 SELECT is(pg_temp.run('r', 'r2', NULL, 'plain'), 'none', 'a new job of it is parked');
 SELECT lives_ok($$SELECT holdfast.resume_stream('plain', 'r', 'provider is back')$$, 'an operator closes it');
 SELECT is(pg_temp.breaker('r', 'plain'), 'closed 0 of 1', 'at once, its count from 0');
-SELECT is(pg_temp.run('r', 'r3', NULL, 'plain'), 'r3', 'a new job is handed out');
-SELECT is((SELECT run_after > pg_temp.clock() FROM pg_temp.job WHERE subject = 'r2'), true, 'what was parked waits for its time');
+SELECT results_eq($$SELECT f.detail ->> 'by', f.detail ->> 'reason', f.detail ->> 'jobs_brought_back' FROM pg_temp.finding f WHERE f.kind = 'stream_resumed' AND f.queue = 'plain'$$,
+	$$SELECT current_user::text COLLATE "default", 'provider is back', '1'$$, 'G7: by whom and why is on record');
+SELECT is((SELECT run_after - pg_temp.clock() FROM pg_temp.job WHERE subject = 'r2'), interval '0', 'G4: what was parked is due again');
+SELECT is(pg_temp.run('r', 'r3', NULL, 'plain'), 'r2', 'G4: and is handed out');
+SELECT is(pg_temp.run('r', 'r4', NULL, 'plain'), 'r3', 'and so is a new job');
 SELECT is(pg_temp.fails('r3'), 'dead', 'another failure');
 SELECT is(pg_temp.breaker('r', 'plain'), 'open 1 of 1', 'opens it again');
 SELECT throws_ok($$SELECT holdfast.resume_stream($$ || arguments || ')', state, NULL, 'resume_stream is refused: ' || arguments) FROM (VALUES
@@ -156,7 +247,7 @@ SELECT throws_ok($$SELECT holdfast.resume_stream($$ || arguments || ')', state, 
 -- a cool-down that is over needs no maintain: nothing's correctness waits for it
 
 SELECT pg_temp.later('1 h') \g /dev/null
-SELECT results_eq($$SELECT subject FROM holdfast.claim('plain', 'w')$$, $$VALUES ('r2')$$, 'G4: after the cool-down jobs are handed out, whether or not maintain() has run');
+SELECT results_eq($$SELECT subject FROM holdfast.claim('plain', 'w')$$, $$VALUES ('r4')$$, 'G4: after the cool-down jobs are handed out, whether or not maintain() has run');
 
 -- lost leases that would end a job with a stream are left to maintain()
 
@@ -165,7 +256,7 @@ SELECT holdfast.create_queue('left', retry_policy => 'once', side_effects => fal
 SELECT is(pg_temp.run('l', 'l1', NULL, 'left'), 'l1', 'a job with a stream and a budget of one');
 SELECT pg_temp.later('90 s') \g /dev/null
 SELECT is_empty($$SELECT * FROM holdfast.claim('left', 'w')$$, 'its lease is lost');
-SELECT is((SELECT status FROM pg_temp.job WHERE subject = 'l1'), 'running', 'a claim, which never writes a stream, leaves it alone');
+SELECT is((SELECT status FROM pg_temp.job WHERE subject = 'l1'), 'running', 'a claim, which ends no job of a stream, leaves it alone');
 SELECT isnt((SELECT done FROM holdfast.maintain() WHERE task = 'leases and deadlines settled'), 0::bigint, 'maintain settles it');
 SELECT is(pg_temp.state('l1'), 'dead (budget), ledger none', 'by its policy');
 SELECT is(pg_temp.breaker('l', 'left'), 'open 1 of 1', 'G4: and the stream counts it');

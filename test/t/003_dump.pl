@@ -128,6 +128,8 @@ sub check_works
 		SELECT outcome, job_id > (SELECT max(job_id) FROM held) FROM holdfast.enqueue('mail', 'send', 'new');
 	)), "duplicate\ncreated|t", "$name: intents are known, and new jobs get new ids");
 	my $events = 'SELECT count(*), count(DISTINCT event_id) FROM (SELECT event_id FROM holdfast.event UNION ALL SELECT event_id FROM holdfast.event_overflow) e';
+	# beforehand: what it parks for the open stream is evidence that it adds
+	sql($database, "SET holdfast.clock = '$day 10:00:31+00'; SELECT FROM holdfast.settle_all_streams()");
 	my $before = sql($database, $events);
 	sql($database, "SET holdfast.clock = '2041-05-05 10:00:00+00'; SELECT FROM holdfast.make_partitions()");
 	sql($database, "SET holdfast.clock = '$day 10:00:31+00'; SELECT FROM holdfast.maintain()");
