@@ -21,6 +21,7 @@
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "commands/sequence.h"
+#include "miscadmin.h"
 #include "partitioning/partbounds.h"
 #include "partitioning/partdesc.h"
 #include "utils/builtins.h"
@@ -432,7 +433,8 @@ static List *refusals = NIL;	/* of HfEvent, in TopTransactionContext */
 
 /*
  * Remember that "function" is about to refuse, with an error, something of the
- * attempt that "of" tells of, in case the transaction commits after all.
+ * attempt that "of" tells of, in case the transaction commits after all.  With
+ * "of" NULL no job is concerned, and only the finding is written.
  */
 void
 hf_remember_refusal(HfCall *call, const HfEvent *of, int sqlerrcode, const char *function)
@@ -442,9 +444,13 @@ hf_remember_refusal(HfCall *call, const HfEvent *of, int sqlerrcode, const char 
 	HfDetail	detail = {0};
 	MemoryContext old;
 
-	hf_event_follow(call, &event, "action_violation", of);
+	if (of != NULL)
+		hf_event_follow(call, &event, "action_violation", of);
+	else
+		memset(event.null, true, sizeof(event.null));
 	hf_detail_cstring(&detail, "refused", function);
 	hf_detail_cstring(&detail, "sqlstate", unpack_sql_state(sqlerrcode));
+	hf_detail_cstring(&detail, "by", GetUserNameFromId(GetUserId(), false));
 	hf_event_set(&event, EVENT_DETAIL, hf_detail_end(&detail));
 	old = MemoryContextSwitchTo(TopTransactionContext);
 	kept = palloc(sizeof(HfEvent));
@@ -474,8 +480,15 @@ write_refusals(void)
 	hf_begin(&call, "refusal", true);
 	foreach(lc, list)
 	{
-		hf_event_add(&call, lfirst(lc));
-		hf_event_finding(&call, "refusal", lfirst(lc));
+		HfEvent    *event = lfirst(lc);
+
+		if (event->null[EVENT_JOB_ID])
+			hf_finding(&call, "refusal", HF_NO_QUEUE, NULL, NULL, event->value[EVENT_DETAIL]);
+		else
+		{
+			hf_event_add(&call, event);
+			hf_event_finding(&call, "refusal", event);
+		}
 	}
 	hf_end(&call);
 	PopActiveSnapshot();

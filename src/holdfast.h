@@ -75,6 +75,8 @@
 #define HF_MAX_DELAY_MS		INT64CONST(315360000000)	/* ten years */
 #define HF_MAX_RESUMES		10		/* snoozes and releases in a row that are free */
 
+#define HF_NO_QUEUE			0		/* finding.queue of what concerns no queue; queues count from 1 */
+
 /* ---------------------------------------------------------------- columns
  * The tables as the library knows them: X(enum, column name).  The number of
  * a column is looked up by its name, so that a column which was added or
@@ -244,6 +246,8 @@ extern void hf_tables_check(void);
 extern uint64 hf_tables_generation(void);
 extern uint64 hf_job_generation(void);
 extern int	hf_table_ncolumns(HfTableId id);
+extern const char *hf_column_name(HfTableId id, int column);
+extern const char *hf_table_name(HfTableId id);
 extern void hf_table_fill(HfTable *table, Datum *values, bool *nulls);
 extern Oid	hf_sequence_oid(const char *name);
 extern Oid	hf_table_oid(HfTableId id);
@@ -359,6 +363,14 @@ hf_event_copy(HfEvent *event, int column, const HfRow *row, int row_column)
 	event->value[column] = hf_get(row, row_column);
 	event->null[column] = hf_is_null(row, row_column);
 }
+
+/* ---------------------------------------------------------------- own.c: what the extension does itself */
+
+extern bool hf_is_own(void);
+
+/* ---------------------------------------------------------------- guard.c: plain SQL on our own tables */
+
+extern void hf_detail_who(HfDetail *detail);
 
 /* ---------------------------------------------------------------- history.c: what the events say of a lease */
 

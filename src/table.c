@@ -201,6 +201,18 @@ hf_table_ncolumns(HfTableId id)
 	return tables[id].ncolumns;
 }
 
+const char *
+hf_column_name(HfTableId id, int column)
+{
+	return tables[id].columns[column];
+}
+
+const char *
+hf_table_name(HfTableId id)
+{
+	return tables[id].name;
+}
+
 Oid
 hf_sequence_oid(const char *name)
 {

@@ -158,17 +158,23 @@ COMMENT ON FUNCTION holdfast.import_attempts_from(text, regclass, jsonb) IS
 	'"..."} over the row (names qualified: the search path is pg_catalog), or to null; a field that is not mapped comes from '
 	'the column of its name, if there is one; 42703 for a column that is not there, otherwise as import_attempts; for the owner';
 
-CREATE FUNCTION holdfast.drop_import(source text) RETURNS bigint
+CREATE FUNCTION holdfast.do_drop_import(source text) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	n	bigint;
 BEGIN
-	PERFORM holdfast.checked_name(drop_import.source, 'source');
-	DELETE FROM holdfast.attempt_record r WHERE r.source = drop_import.source AND r.digest IS NOT NULL;
+	PERFORM holdfast.checked_name(do_drop_import.source, 'source');
+	DELETE FROM holdfast.attempt_record r WHERE r.source = do_drop_import.source AND r.digest IS NOT NULL;
 	GET DIAGNOSTICS n = ROW_COUNT;
+	INSERT INTO holdfast.finding (at, queue, kind, detail)
+		VALUES (holdfast.clock(), 0, 'import_dropped', jsonb_build_object('source', do_drop_import.source, 'records', n, 'by', current_user));
 	RETURN n;
 END
 $$;
+COMMENT ON FUNCTION holdfast.do_drop_import(text) IS 'internal: the body of drop_import(), which guards let pass only when called by it';
+
+CREATE FUNCTION holdfast.drop_import(source text) RETURNS bigint
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'holdfast_own';
 COMMENT ON FUNCTION holdfast.drop_import(text) IS
 	'deletes what was imported under a source''s name, to import it anew with another mapping; how many records; attempts of '
 	'watched tables stay; for the owner';

@@ -35,6 +35,9 @@ BEGIN
 	EXECUTE format('CREATE INDEX %I ON holdfast.%I (job_id)', part || '_job', part);
 	EXECUTE format('CREATE INDEX %I ON holdfast.%I (subject, action_key)
 		WHERE attempt_number = 0 OR (attempt_number = 1 AND kind = ''action_attempt_started'')', part || '_subject', part);
+	EXECUTE format('CREATE TRIGGER guard_statement BEFORE INSERT OR TRUNCATE ON holdfast.%I
+		FOR EACH STATEMENT EXECUTE FUNCTION holdfast.guard(''evidence'')', part);	-- the row triggers come with ATTACH
+	EXECUTE format('ALTER TABLE holdfast.%I ENABLE ALWAYS TRIGGER guard_statement', part);
 	EXECUTE format('ALTER TABLE holdfast.%I OWNER TO %s', part, owner);
 	FOR grantee IN
 		SELECT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END
@@ -225,7 +228,7 @@ CREATE TYPE holdfast.maintain_result AS (
 );
 COMMENT ON TYPE holdfast.maintain_result IS 'a task of maintain(), and how many things it did';
 
-CREATE FUNCTION holdfast.maintain() RETURNS SETOF holdfast.maintain_result
+CREATE FUNCTION holdfast.do_maintain() RETURNS SETOF holdfast.maintain_result
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	RETURN NEXT ('leases and deadlines settled', coalesce((
@@ -243,5 +246,9 @@ BEGIN
 	RETURN NEXT ('attempt records purged', holdfast.purge_attempts())::holdfast.maintain_result;
 END
 $$;
+COMMENT ON FUNCTION holdfast.do_maintain() IS 'internal: the body of maintain(), which guards let pass only when called by it';
+
+CREATE FUNCTION holdfast.maintain() RETURNS SETOF holdfast.maintain_result
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'holdfast_own';
 COMMENT ON FUNCTION holdfast.maintain()
 	IS 'upkeep: safe to call at any time, any number at once, from pg_cron, a timer or by hand; what was done; for the owner';

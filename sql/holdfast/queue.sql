@@ -300,7 +300,7 @@ COMMENT ON FUNCTION holdfast.check_queue_empty(holdfast.queue, boolean) IS
  * lock, so it is given up quickly; a snapshot older than the lock would not
  * see the jobs that were committed while it was waited for.
  */
-CREATE FUNCTION holdfast.drop_queue(queue_name text, force boolean DEFAULT false) RETURNS void
+CREATE FUNCTION holdfast.do_drop_queue(queue_name text, force boolean) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET lock_timeout = '5s'
@@ -309,7 +309,7 @@ DECLARE
 	q		holdfast.queue;
 	lost	record;
 BEGIN
-	IF drop_queue.force IS NULL THEN
+	IF do_drop_queue.force IS NULL THEN
 		RAISE EXCEPTION USING ERRCODE = '22004', MESSAGE = 'argument "force" must not be null';
 	END IF;
 	IF pg_catalog.current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
@@ -319,31 +319,31 @@ BEGIN
 									   pg_catalog.upper(pg_catalog.current_setting('transaction_isolation'))),
 			HINT = 'Call it in a transaction begun with ISOLATION LEVEL READ COMMITTED.';
 	END IF;
-	SELECT * INTO q FROM holdfast.queue o WHERE o.queue_name = drop_queue.queue_name;
+	SELECT * INTO q FROM holdfast.queue o WHERE o.queue_name = do_drop_queue.queue_name;
 	IF NOT FOUND THEN
-		PERFORM holdfast.known_queue(drop_queue.queue_name);
-	ELSIF NOT drop_queue.force THEN
+		PERFORM holdfast.known_queue(do_drop_queue.queue_name);
+	ELSIF NOT do_drop_queue.force THEN
 		PERFORM holdfast.check_queue_empty(q, false);	-- the usual refusal, without a lock
 	END IF;
 
 	BEGIN
 		LOCK TABLE holdfast.queue_grant IN SHARE ROW EXCLUSIVE MODE;
-		SELECT * INTO q FROM holdfast.queue o WHERE o.queue_name = drop_queue.queue_name FOR UPDATE;
+		SELECT * INTO q FROM holdfast.queue o WHERE o.queue_name = do_drop_queue.queue_name FOR UPDATE;
 		LOCK TABLE holdfast.job IN SHARE ROW EXCLUSIVE MODE;
 	EXCEPTION WHEN lock_not_available THEN
 		RAISE EXCEPTION USING ERRCODE = '55P03',
-			MESSAGE = pg_catalog.format('could not lock queue "%s"', drop_queue.queue_name),
+			MESSAGE = pg_catalog.format('could not lock queue "%s"', do_drop_queue.queue_name),
 			DETAIL = 'Another transaction that enqueues, settles or configures has been open for more than 5 s.',
 			HINT = 'Try again when it has ended; pg_stat_activity shows long transactions.';
 	END;
 	IF q.queue_id IS NULL THEN		-- dropped while we waited
-		PERFORM holdfast.known_queue(drop_queue.queue_name);
+		PERFORM holdfast.known_queue(do_drop_queue.queue_name);
 	END IF;
 
-	IF drop_queue.force THEN
+	IF do_drop_queue.force THEN
 		PERFORM holdfast.purge_queue(q.queue_name, include_running => true);
 	END IF;
-	PERFORM holdfast.check_queue_empty(q, drop_queue.force);
+	PERFORM holdfast.check_queue_empty(q, do_drop_queue.force);
 
 	-- Events, dead jobs and figures carry the queue's number, which is never used again: this row keeps its name.
 	INSERT INTO holdfast.finding (at, queue, kind, detail)
@@ -360,6 +360,11 @@ BEGIN
 	END LOOP;
 END
 $$;
+COMMENT ON FUNCTION holdfast.do_drop_queue(text, boolean) IS
+	'internal: the body of drop_queue(), which guards let pass only when called by it';
+
+CREATE FUNCTION holdfast.drop_queue(queue_name text, force boolean DEFAULT false) RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'holdfast_own';
 COMMENT ON FUNCTION holdfast.drop_queue(text, boolean) IS
 	'drops a queue, its streams and its grants; refused (55006, with counts) while it has live jobs, dead jobs or unknown '
 	'side effects; force purges live jobs, running ones included, leaving their events, and leaves dead jobs in dead_job, '

@@ -271,7 +271,7 @@ SELECT is(concat(:'many_one', :'many_two', :'many_three'), 'fresh', 'and hand ou
 
 SELECT pg_temp.at('00:20:00') \g /dev/null
 SELECT pg_temp.put('suppressed', 'done waiting') \g /dev/null
-UPDATE holdfast.ledger SET state = 'committed' WHERE subject = 'done' AND scope = 'suppressed';
+SELECT pg_temp.planted('ledger', $$UPDATE holdfast.ledger SET state = 'committed' WHERE subject = 'done' AND scope = 'suppressed'$$) \g /dev/null
 SELECT is(pg_temp.got('suppressed', 9), 'waiting', 'G6: a job whose intent is committed is not handed out');
 SELECT is_empty($$SELECT * FROM pg_temp.job WHERE subject = 'done' AND queue = 'suppressed'$$, 'G10: it is gone');
 SELECT results_eq($$SELECT kind, side_effect_state, enqueued_at, enqueued_by = current_user FROM pg_temp.evidence WHERE subject = 'done' AND queue = 'suppressed'$$,
@@ -280,7 +280,7 @@ SELECT results_eq($$SELECT kind, side_effect_state, enqueued_at, enqueued_by = c
 -- intents that are unknown by other hands
 
 SELECT pg_temp.put('doubtful', 'gone') \g /dev/null
-UPDATE holdfast.ledger SET state = 'unknown' WHERE subject = 'gone' AND scope = 'doubtful';
+SELECT pg_temp.planted('ledger', $$UPDATE holdfast.ledger SET state = 'unknown' WHERE subject = 'gone' AND scope = 'doubtful'$$) \g /dev/null
 SELECT is_empty($$SELECT * FROM holdfast.claim('doubtful', 'w')$$, 'G6: a job whose effect is unknown is not handed out to execute');
 SELECT results_eq($$SELECT mode, status FROM pg_temp.job WHERE queue = 'doubtful'$$, $$VALUES ('reconcile', 'pending')$$,
 	'G6: it is to be reconciled');

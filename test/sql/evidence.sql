@@ -162,7 +162,7 @@ SELECT holdfast.create_queue('out', retry_policy => 'plain') \g /dev/null
 INSERT INTO scene (name, job_id, idempotency_key) SELECT s, e.job_id, e.idempotency_key FROM unnest(ARRAY['out cancelled', 'out suppressed', 'out purged']) s, holdfast.enqueue('out', 'act', s, delay => CASE s WHEN 'out suppressed' THEN interval '0 s' ELSE '1 h' END) e;
 SELECT pg_temp.at('06:00:01') \g /dev/null
 SELECT is(holdfast.cancel(pg_temp.id('out cancelled'), 'not wanted'), 'cancelled', 'a waiting job is cancelled');
-UPDATE holdfast.ledger SET state = 'committed' WHERE subject = 'out suppressed';
+SELECT pg_temp.planted('ledger', $$UPDATE holdfast.ledger SET state = 'committed' WHERE subject = 'out suppressed'$$) \g /dev/null
 SELECT is_empty($$SELECT * FROM holdfast.claim('out', 'w')$$, 'a waiting job whose intent is committed is suppressed');
 SELECT is(holdfast.purge_queue('out'), 1::bigint, 'the others are purged');
 SELECT is(pg_temp.events('out ' || kind), kind, 'G7: it is an event: ' || kind) FROM unnest(ARRAY['cancelled', 'suppressed', 'purged']) AS kind;
