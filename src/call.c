@@ -3,8 +3,8 @@
  * call.c
  *	  The frame of every call.
  *
- * A call allocates in a context of its own, so that a loop of a million calls
- * in one statement uses no more memory than one.  At its end it writes its
+ * A call allocates in a context that is empty again at its end, so that a loop
+ * of a million calls in one statement uses no more memory than one.  At its end it writes its
  * evidence and makes its changes visible to the next call of the same
  * statement.  After an error the transaction's own clean-up releases
  * everything; only the depth is put right here.
@@ -21,13 +21,21 @@
 #include "utils/inval.h"
 #include "utils/memutils.h"
 
+/* What the context keeps from call to call, so that a batch need not ask the system for memory each time. */
+#define KEPT_BYTES (256 * 1024)
+
 static int	depth = 0;
+static MemoryContext outermost_cxt = NULL;	/* of the outermost call, reset when it ends */
 
 static void
 reset_depth(XactEvent event, void *arg)
 {
 	if (event == XACT_EVENT_ABORT || event == XACT_EVENT_COMMIT || event == XACT_EVENT_PREPARE)
+	{
+		if (depth > 0 && outermost_cxt != NULL)
+			MemoryContextReset(outermost_cxt);	/* a call that ended in an error */
 		depth = 0;
+	}
 }
 
 static void
@@ -74,7 +82,17 @@ hf_begin(HfCall *call, const char *function, bool write)
 	}
 	call->generation = hf_tables_generation();
 	call->write = write;
-	call->cxt = AllocSetContextCreate(CurrentMemoryContext, "holdfast call", ALLOCSET_DEFAULT_SIZES);
+	if (depth > 1)
+		call->cxt = AllocSetContextCreate(CurrentMemoryContext, "holdfast call", ALLOCSET_DEFAULT_SIZES);
+	else
+	{
+		if (outermost_cxt == NULL)
+			outermost_cxt = AllocSetContextCreate(TopMemoryContext, "holdfast call", KEPT_BYTES, KEPT_BYTES,
+												  ALLOCSET_DEFAULT_MAXSIZE);
+		else
+			MemoryContextReset(outermost_cxt);	/* a subtransaction may have ended a call */
+		call->cxt = outermost_cxt;
+	}
 	call->caller_cxt = MemoryContextSwitchTo(call->cxt);
 	call->now = hf_clock_now();
 	hf_config_check();
@@ -92,7 +110,10 @@ hf_end(HfCall *call)
 		if (call->tables[i] != NULL)
 			hf_close(call->tables[i]);
 	MemoryContextSwitchTo(call->caller_cxt);
-	MemoryContextDelete(call->cxt);
+	if (call->cxt == outermost_cxt)
+		MemoryContextReset(call->cxt);
+	else
+		MemoryContextDelete(call->cxt);
 	depth--;
 	if (call->write)
 		CommandCounterIncrement();
@@ -118,26 +139,38 @@ hf_text_is(Datum value, const char *word)
 
 /*
  * A text Datum of a word of the schema ('pending', an event kind), made once
- * per backend.
+ * per backend.  Most words are literals and so have one address: what was
+ * found there last is tried first, and is compared, since another string may
+ * have come to lie there.
  */
 Datum
 hf_word(const char *word)
 {
-	static HTAB *words = NULL;
-	struct
+	typedef struct Word
 	{
 		char		word[NAMEDATALEN];
 		Datum		datum;
-	}		   *entry;
+	} Word;
+
+	static HTAB *words = NULL;
+	static struct
+	{
+		const char *address;
+		const Word *entry;
+	}			recent[256];
+	int			slot = ((uintptr_t) word ^ ((uintptr_t) word >> 8)) % lengthof(recent);
+	Word	   *entry;
 	bool		found;
 
+	if (recent[slot].address == word && strcmp(recent[slot].entry->word, word) == 0)
+		return recent[slot].entry->datum;
 	Assert(strlen(word) < NAMEDATALEN);
 	if (words == NULL)
 	{
 		HASHCTL		ctl = {0};
 
 		ctl.keysize = NAMEDATALEN;
-		ctl.entrysize = sizeof(*entry);
+		ctl.entrysize = sizeof(Word);
 		ctl.hcxt = TopMemoryContext;
 		words = hash_create("holdfast words", 128, &ctl, HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
 	}
@@ -151,5 +184,7 @@ hf_word(const char *word)
 		entry = hash_search(words, word, HASH_ENTER, NULL);
 		entry->datum = datum;
 	}
+	recent[slot].address = word;
+	recent[slot].entry = entry;
 	return entry->datum;
 }
