@@ -4,9 +4,11 @@ CREATE SEQUENCE holdfast.job_id_seq AS bigint CACHE 1;
 SELECT pg_catalog.pg_extension_config_dump('holdfast.job_id_seq', '');
 
 /*
- * Column order is deliberate.  A claim and a settlement write the middle
- * section only, so that the WAL record of a HOT update, which leaves out the
- * common prefix and suffix of the two versions, stays small.  fillfactor
+ * Column order is deliberate.  What indexes name comes first and, but for
+ * mode, has a fixed width, since every update compares it in both versions.
+ * A claim writes the middle section only, so that the WAL record of a HOT
+ * update, which leaves out the common prefix and suffix of the two versions,
+ * stays small.  fillfactor
  * leaves room on a page for a claimed version of each of its jobs: a batch of
  * claims changes them all before any old version can be pruned.
  */
@@ -16,8 +18,10 @@ CREATE TABLE holdfast.job (
 	idempotency_key		uuid		NOT NULL,
 	queue				integer		NOT NULL,
 	priority			integer		NOT NULL CHECK (priority BETWEEN -100 AND 100),
-	intent_version		integer		NOT NULL,
+	run_after			timestamptz	NOT NULL CHECK (isfinite(run_after)),
 	side_effects		boolean		NOT NULL,
+	intent_version		integer		NOT NULL,
+	mode				text		COLLATE "C" NOT NULL CHECK (mode IN ('execute', 'reconcile')),
 	timeout_ms			bigint		CHECK (timeout_ms > 0),
 	max_attempts		integer		CHECK (max_attempts > 0),
 	action_key			text		COLLATE "C" NOT NULL CHECK (action_key <> ''),
@@ -28,8 +32,6 @@ CREATE TABLE holdfast.job (
 	retry_policy		text		COLLATE "C",
 	enqueued_by			text		COLLATE "C" NOT NULL,
 	ledger_place		tid,
-	mode				text		COLLATE "C" NOT NULL CHECK (mode IN ('execute', 'reconcile')),
-	run_after			timestamptz	NOT NULL CHECK (isfinite(run_after)),
 	give_up_at			timestamptz	CHECK (isfinite(give_up_at)),
 	status				text		COLLATE "C" NOT NULL CHECK (status IN ('pending', 'running')),
 	attempt_number		integer		NOT NULL CHECK (attempt_number >= 0),
@@ -74,7 +76,7 @@ COMMENT ON COLUMN holdfast.job.last_event_at IS 'time of the latest event, so th
 SELECT pg_catalog.pg_extension_config_dump('holdfast.job', '');
 
 -- No index, nor the predicate of one, names a column that a claim or a settlement changes, but for run_after and mode.
-CREATE INDEX job_dispatch ON holdfast.job (queue, mode, priority, run_after, job_id);
+CREATE INDEX job_dispatch ON holdfast.job (queue, mode, priority, run_after, job_id) WITH (deduplicate_items = off);
 CREATE UNIQUE INDEX job_live_key ON holdfast.job (idempotency_key) WHERE NOT side_effects;
 
 CREATE TABLE holdfast.dead_job (
