@@ -63,14 +63,27 @@ next_token(const HfRow *job)
 	return Max(token, hf_token_floor());
 }
 
+/*
+ * A random (version 4) uuid.  Random bytes are asked for in bulk, since each
+ * time costs more than the bytes, and each is forgotten once handed out.
+ */
 static void
 random_lease_id(pg_uuid_t *lease_id)
 {
-	if (!pg_strong_random(lease_id->data, UUID_LEN))
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not generate a lease id"),
-				 errhint("The server has no source of strong random numbers.")));
+	static pg_uuid_t pool[64];
+	static int	left = 0;
+
+	if (left == 0)
+	{
+		if (!pg_strong_random(pool, sizeof(pool)))
+			ereport(ERROR,
+					(errcode(ERRCODE_INTERNAL_ERROR),
+					 errmsg("could not generate a lease id"),
+					 errhint("The server has no source of strong random numbers.")));
+		left = lengthof(pool);
+	}
+	*lease_id = pool[--left];
+	memset(&pool[left], 0, sizeof(pg_uuid_t));
 	lease_id->data[6] = (lease_id->data[6] & 0x0f) | 0x40;
 	lease_id->data[8] = (lease_id->data[8] & 0x3f) | 0x80;
 }
@@ -273,29 +286,52 @@ decide(Claim *c, HfDispatch *dispatch, HfRow *job, HfRow *ledger)
 		grant(c, dispatch, job, ledger);
 }
 
+/* Whether nothing bars the job, which is locked, from being handed out: the usual case. */
+static bool
+may_start(Claim *c, HfRow *job, HfRow *ledger)
+{
+	return hf_is_null(job, JOB_LEASE_ID) && hf_is_null(job, JOB_STREAM) &&
+		(hf_is_null(job, JOB_GIVE_UP_AT) || c->call->now < hf_time(job, JOB_GIVE_UP_AT)) &&
+		hf_text_is(hf_get(job, JOB_MODE), "execute") &&
+		hf_int64(ledger, LEDGER_JOB_ID) == hf_int64(job, JOB_ID) && !hf_bool(ledger, LEDGER_HAS_EFFECTS) &&
+		(hf_ledger_is(ledger, "planned") || hf_ledger_is(ledger, "failed_retryable"));
+}
+
+/* A row that is missing, purged by retention or by hand, is entered anew, for the next claim. */
+static void
+enter_ledger_anew(HfCall *call, HfRow *job)
+{
+	HfRow	   *fresh = hf_ledger_new(call, job, hf_text_is(hf_get(job, JOB_MODE), "execute") ? "planned" : "unknown");
+	HfRow	   *probe = hf_row_for(hf_open(call, HF_LEDGER));
+
+	(void) hf_insert_unique(call, fresh, "_pkey", hf_uuid(job, JOB_KEY), probe, NULL);
+	hf_row_free(probe);
+	hf_row_free(fresh);
+}
+
 /*
- * Lock the ledger row, if the job has one; false: step over the job.  A row
- * that is missing, purged by retention or by hand, is entered anew, for the
- * next claim.
+ * Get hold of the ledger row, if the job has one: started already where
+ * nothing bars it, else locked, for decide() to see.  false: step over the job,
+ * another transaction is at the row, or there is none.
  */
 static bool
-hold_ledger(HfCall *call, HfRow *job, HfRow **ledger)
+hold_ledger(Claim *c, HfRow *job, HfRow **ledger)
 {
-	HfLedgerLook look;
+	HfCall	   *call = c->call;
 
 	if (!hf_bool(job, JOB_SIDE_EFFECTS))
 		return true;
-	look = hf_ledger_lock_of(call, job, true, ledger);
-	if (look == HF_LEDGER_NONE)
+	*ledger = hf_ledger_of(call, job);
+	if (*ledger == NULL)
 	{
-		HfRow	   *fresh = hf_ledger_new(call, job, hf_text_is(hf_get(job, JOB_MODE), "execute") ? "planned" : "unknown");
-		HfRow	   *probe = hf_row_for(hf_open(call, HF_LEDGER));
-
-		(void) hf_insert_unique(call, fresh, "_pkey", hf_uuid(job, JOB_KEY), probe, NULL);
-		hf_row_free(probe);
-		hf_row_free(fresh);
+		enter_ledger_anew(call, job);
+		return false;
 	}
-	return look == HF_LEDGER_HELD;
+	if (may_start(c, job, *ledger) ? hf_ledger_start(call, *ledger, job) : hf_lock(call, *ledger, true) == HF_LOCKED)
+		return true;
+	hf_row_free(*ledger);
+	*ledger = NULL;
+	return false;
 }
 
 /* ---------------------------------------------------------------- one queue */
@@ -326,7 +362,7 @@ claim_pass(Claim *c)
 			 !hf_is_null(job, JOB_GIVE_UP_AT) && call->now >= hf_time(job, JOB_GIVE_UP_AT));
 		if (!hf_is_null(job, JOB_LEASE_ID) && hf_lease_asserted(job))
 			leave_to_maintain = true;
-		if (leave_to_maintain || hf_lock(call, job, true) != HF_LOCKED || !hold_ledger(call, job, &ledger))
+		if (leave_to_maintain || hf_lock(call, job, true) != HF_LOCKED || !hold_ledger(c, job, &ledger))
 		{
 			hf_dispatch_keep(dispatch);
 			continue;

@@ -31,8 +31,6 @@
 #include "utils/partcache.h"
 #include "utils/snapmgr.h"
 
-#define EVENTS_AT_ONCE 100
-
 typedef struct PendingEvent
 {
 	HfTable    *table;
@@ -233,7 +231,7 @@ void
 hf_events_flush(HfCall *call)
 {
 	HfEvents   *events = call->events;
-	TupleTableSlot *slots[EVENTS_AT_ONCE];
+	HeapTuple	tuples[HF_AT_ONCE];
 	ListCell   *lc;
 
 	if (events == NULL)
@@ -242,15 +240,9 @@ hf_events_flush(HfCall *call)
 	{
 		HfTable    *table = events->pending[done].table;
 
-		for (n = 0; n < EVENTS_AT_ONCE && done + n < events->n && events->pending[done + n].table == table; n++)
-		{
-			slots[n] = MakeSingleTupleTableSlot(RelationGetDescr(table->rel), &TTSOpsHeapTuple);
-			ExecStoreHeapTuple(events->pending[done + n].tuple, slots[n], true);
-			slots[n]->tts_tableOid = RelationGetRelid(table->rel);
-		}
-		hf_multi_insert(call, table, slots, n);
-		for (int i = 0; i < n; i++)
-			ExecDropSingleTupleTableSlot(slots[i]);
+		for (n = 0; n < HF_AT_ONCE && done + n < events->n && events->pending[done + n].table == table; n++)
+			tuples[n] = events->pending[done + n].tuple;
+		hf_multi_insert(call, table, tuples, n);
 	}
 	foreach(lc, events->opened)
 		hf_close(lfirst(lc));

@@ -70,6 +70,7 @@
 #define HF_MAX_QTY			1000
 #define HF_MAX_BATCH		10000
 #define HF_MAX_QUEUES		64		/* of one claim_any */
+#define HF_AT_ONCE			100		/* rows inserted in one go */
 #define HF_MAX_ASIDE		100		/* jobs a claim settles, suppresses or defers besides */
 #define HF_MAX_LEASE_MS		INT64CONST(86400000)		/* one day */
 #define HF_MAX_DELAY_MS		INT64CONST(315360000000)	/* ten years */
@@ -261,11 +262,12 @@ extern void hf_row_free(HfRow *row);
 extern void hf_row_load(HfRow *row);
 extern void hf_row_copy(HfRow *to, const HfRow *from, int ncolumns);
 extern void hf_insert(HfCall *call, HfRow *row);
-extern void hf_multi_insert(HfCall *call, HfTable *table, TupleTableSlot **slots, int nslots);
+extern void hf_multi_insert(HfCall *call, HfTable *table, HeapTuple *tuples, int n);
 extern bool hf_insert_unique(HfCall *call, HfRow *row, const char *index_suffix, const pg_uuid_t *key, HfRow *probe,
 							 void (*before) (HfRow *row));
 extern bool hf_key_taken(HfRow *probe, const char *index_suffix, const pg_uuid_t *key);
 extern bool hf_update(HfCall *call, HfRow *row);
+extern bool hf_update_skip(HfCall *call, HfRow *row);
 extern bool hf_delete(HfCall *call, HfRow *row);
 extern void hf_update_locked(HfCall *call, HfRow *row);
 extern void hf_delete_locked(HfCall *call, HfRow *row);
@@ -418,6 +420,7 @@ extern HfLedgerLook hf_ledger_lock_of(HfCall *call, const HfRow *job, bool skip,
 extern HfRow *hf_ledger_of(HfCall *call, const HfRow *job);
 extern bool hf_ledger_is(const HfRow *ledger, const char *state);
 extern void hf_ledger_set(HfCall *call, HfRow *ledger, HfRow *job, const char *state, Datum evidence);
+extern bool hf_ledger_start(HfCall *call, HfRow *ledger, HfRow *job);
 extern void hf_ledger_note_place(const HfRow *ledger, HfRow *job);
 extern HfRow *hf_ledger_new(HfCall *call, const HfRow *job, const char *state);
 extern void hf_ledger_free(List *rows);

@@ -167,6 +167,22 @@ hf_ledger_set(HfCall *call, HfRow *ledger, HfRow *job, const char *state, Datum 
 		forget_unknown(call, ledger);
 }
 
+/*
+ * Store "started", for the attempt that a claim is about to begin: over the row
+ * as it was found, which is not locked, or nothing.  false: another
+ * transaction is at it.
+ */
+bool
+hf_ledger_start(HfCall *call, HfRow *ledger, HfRow *job)
+{
+	fill_state(call, ledger, job, "started", (Datum) 0);
+	hf_set(ledger, LEDGER_ATTEMPT_NUMBER, Int32GetDatum(hf_int32(job, JOB_ATTEMPT_NUMBER) + 1));
+	if (!hf_update_skip(call, ledger))
+		return false;
+	hf_ledger_note_place(ledger, job);
+	return true;
+}
+
 /* A row for the intent of a job, not yet stored. */
 HfRow *
 hf_ledger_new(HfCall *call, const HfRow *job, const char *state)

@@ -100,6 +100,7 @@ typedef struct TableShape
 	bool		behind;			/* an unknown column has a default that only SQL can make */
 	int			nindexes;
 	IndexShape *indexes;
+	TupleTableSlot **slots;		/* for rows that are inserted in bulk, made when first asked for */
 } TableShape;
 
 /* A shape is never overwritten, since handles of this call may use it. */
@@ -697,24 +698,78 @@ hf_insert(HfCall *call, HfRow *row)
 	insert_index_entries(row->table, row->next, ALL_INDEXES, NULL);
 }
 
-/* Several new rows of one table, in one WAL record per page. */
-void
-hf_multi_insert(HfCall *call, HfTable *table, TupleTableSlot **slots, int nslots)
+/*
+ * HF_AT_ONCE slots of a table, kept from call to call: to make and drop one for
+ * each row costs as much as forming the row.  Their descriptor is a copy that
+ * is not counted, so that an error leaves nothing behind.
+ */
+static TupleTableSlot **
+bulk_slots(HfTable *table)
 {
-	if (nslots == 1)
+	TableShape *shape = table->shape;
+
+	/* a call inside a call must not take the slots that the outer one is using */
+	if (shape->slots == NULL || hf_call_depth() > 1)
+	{
+		MemoryContext old = MemoryContextSwitchTo(hf_call_depth() > 1 ? table->cxt : shape_cxt);
+		TupleDesc	desc = CreateTupleDescCopyConstr(RelationGetDescr(table->rel));
+		TupleTableSlot **slots = palloc(sizeof(TupleTableSlot *) * HF_AT_ONCE);
+
+		for (int i = 0; i < HF_AT_ONCE; i++)
+			slots[i] = MakeTupleTableSlot(desc, &TTSOpsHeapTuple);
+		MemoryContextSwitchTo(old);
+		if (hf_call_depth() > 1)
+			return slots;
+		shape->slots = slots;
+	}
+	return shape->slots;
+}
+
+/* Several new rows of one table, at most HF_AT_ONCE, in one WAL record per page. */
+void
+hf_multi_insert(HfCall *call, HfTable *table, HeapTuple *tuples, int n)
+{
+	TupleTableSlot **slots = bulk_slots(table);
+
+	for (int i = 0; i < n; i++)
+	{
+		ExecStoreHeapTuple(tuples[i], slots[i], false);
+		slots[i]->tts_tableOid = RelationGetRelid(table->rel);
+	}
+	if (n == 1)
 		table_tuple_insert(table->rel, slots[0], hf_command_id(call), 0, NULL);
 	else
-		table_multi_insert(table->rel, slots, nslots, hf_command_id(call), 0, NULL);
-	for (int i = 0; i < nslots; i++)
+		table_multi_insert(table->rel, slots, n, hf_command_id(call), 0, NULL);
+	for (int i = 0; i < n; i++)
+	{
 		insert_index_entries(table, slots[i], ALL_INDEXES, NULL);
+		ExecClearTuple(slots[i]);
+	}
 }
 
 /*
- * Replace the stored version, which the caller has locked (or may wait for).
- * false: another transaction changed it first, read it again.
+ * Where this backend last stored a job: whoever claims a job mostly settles it
+ * too, and need not descend an index for it.  A hint, checked before it is
+ * believed.
  */
-bool
-hf_update(HfCall *call, HfRow *row)
+static struct
+{
+	int64		job_id;
+	ItemPointerData place;
+}			job_places[1024];
+
+static void
+note_job_place(const HfRow *row)
+{
+	int64		job_id = hf_int64(row, JOB_ID);
+	int			i = (uint64) job_id % lengthof(job_places);
+
+	job_places[i].job_id = job_id;
+	job_places[i].place = row->next->tts_tid;
+}
+
+static TM_Result
+try_update(HfCall *call, HfRow *row, bool wait)
 {
 	TM_FailureData tmfd;
 	LockTupleMode lockmode;
@@ -727,11 +782,11 @@ hf_update(HfCall *call, HfRow *row)
 
 	store_next(row);
 	result = table_tuple_update(row->table->rel, &row->stored->tts_tid, row->next, hf_command_id(call),
-								SnapshotAny, InvalidSnapshot, true, &tmfd, &lockmode, &update_indexes);
-	if (result == TM_Updated || result == TM_Deleted)
-		return false;
+								SnapshotAny, InvalidSnapshot, wait, &tmfd, &lockmode, &update_indexes);
 	if (result != TM_Ok)
-		elog(ERROR, "unexpected result %d of an update of \"%s\"", result, RelationGetRelationName(row->table->rel));
+		return result;
+	if (row->table->id == HF_JOB)
+		note_job_place(row);
 #if PG_VERSION_NUM >= 160000
 	if (update_indexes != TU_None)
 		insert_index_entries(row->table, row->next,
@@ -740,7 +795,41 @@ hf_update(HfCall *call, HfRow *row)
 	if (update_indexes)
 		insert_index_entries(row->table, row->next, ALL_INDEXES, NULL);
 #endif
+	return TM_Ok;
+}
+
+/*
+ * Replace the stored version, which the caller has locked (or may wait for).
+ * false: another transaction changed it first, read it again.
+ */
+bool
+hf_update(HfCall *call, HfRow *row)
+{
+	TM_Result	result = try_update(call, row, true);
+
+	if (result == TM_Updated || result == TM_Deleted)
+		return false;
+	if (result != TM_Ok)
+		elog(ERROR, "unexpected result %d of an update of \"%s\"", result, RelationGetRelationName(row->table->rel));
 	return true;
+}
+
+/*
+ * Replace the stored version as it was loaded, or write nothing: false where
+ * another transaction has it locked or has changed it.  Mostly one WAL record,
+ * where a lock first would make two.  A lock of this transaction's own, which
+ * an update that may not wait takes for another's, is sorted out by taking it
+ * again; so is everything in a server with assertions, one of which says that
+ * an update may wait.
+ */
+bool
+hf_update_skip(HfCall *call, HfRow *row)
+{
+#ifndef USE_ASSERT_CHECKING
+	if (try_update(call, row, false) == TM_Ok)
+		return true;
+#endif
+	return hf_lock(call, row, true) == HF_LOCKED && hf_update(call, row);
 }
 
 /* Delete the stored version; false as for hf_update. */
@@ -776,7 +865,8 @@ hf_delete_locked(HfCall *call, HfRow *row)
 /*
  * Lock the stored version, following to the newest if the caller may wait,
  * and load it.  HF_GONE: deleted; HF_BUSY: locked or changed by another
- * transaction, with skip only.
+ * transaction, with skip only.  With skip it is the version that the caller
+ * has loaded, or none, and what was loaded stands: the slot's pin kept it.
  */
 HfLock
 hf_lock(HfCall *call, HfRow *row, bool skip)
@@ -790,7 +880,8 @@ hf_lock(HfCall *call, HfRow *row, bool skip)
 							  skip ? 0 : TUPLE_LOCK_FLAG_FIND_LAST_VERSION, &tmfd);
 	if (result == TM_Ok)
 	{
-		hf_row_load(row);
+		if (!skip)
+			hf_row_load(row);
 		return HF_LOCKED;
 	}
 	if (result == TM_Deleted)
@@ -886,10 +977,40 @@ find(HfRow *row, Relation index, RegProcedure equal, Datum value)
 	return found;
 }
 
+/* A table can have been cut short since a place was noted. */
+static bool
+may_lie_at(HfTable *table, ItemPointer place)
+{
+	if (table->nblocks == 0)
+		table->nblocks = RelationGetNumberOfBlocks(table->rel);
+	return ItemPointerIsValid(place) && ItemPointerGetBlockNumber(place) < table->nblocks;
+}
+
+/* The newest version of a row, if it lies at this place: which row that is, the caller checks. */
+static bool
+fetch_at(HfRow *row, ItemPointer place)
+{
+	SnapshotData dirty;
+
+	InitDirtySnapshot(dirty);
+	if (!table_tuple_fetch_row_version(row->table->rel, place, &dirty, row->stored) || TransactionIdIsValid(dirty.xmin))
+		return false;
+	hf_row_load(row);
+	return true;
+}
+
 /* The row with this job_id (of job or dead_job), not locked. */
 bool
 hf_find_job(HfRow *row, int64 job_id)
 {
+	if (row->table->id == HF_JOB)
+	{
+		int			i = (uint64) job_id % lengthof(job_places);
+
+		if (job_places[i].job_id == job_id && may_lie_at(row->table, &job_places[i].place) &&
+			fetch_at(row, &job_places[i].place) && hf_int64(row, JOB_ID) == job_id)
+			return true;
+	}
 	return find(row, hf_index(row->table, "_pkey"), F_INT8EQ, Int64GetDatum(job_id));
 }
 
@@ -915,33 +1036,24 @@ hf_find_live_key(HfRow *row, const pg_uuid_t *key)
 }
 
 /*
- * The row of a key where it was last known to lie.  A place is only a hint:
- * what is there must be the newest version of a row of this key, else the
- * caller asks the index.
+ * The row of a key where it was last known to lie.  An index scan prunes the
+ * pages that it visits, which keeps updates HOT; so does this, where room is
+ * short, before it looks at the row, which pruning may move.
  */
 bool
 hf_find_key_at(HfRow *row, const pg_uuid_t *key, int key_column, ItemPointer place)
 {
-	HfTable    *table = row->table;
-	SnapshotData dirty;
 	Buffer		buffer;
 	bool		found;
 
-	if (table->nblocks == 0)
-		table->nblocks = RelationGetNumberOfBlocks(table->rel);
-	if (!ItemPointerIsValid(place) || ItemPointerGetBlockNumber(place) >= table->nblocks)
+	if (!may_lie_at(row->table, place))
 		return false;
-	/* an index scan prunes the pages it visits, which keeps updates HOT; so does this, where room is short */
-	buffer = ReadBuffer(table->rel, ItemPointerGetBlockNumber(place));
+	buffer = ReadBuffer(row->table->rel, ItemPointerGetBlockNumber(place));
 	if (PageGetHeapFreeSpace(BufferGetPage(buffer)) < BLCKSZ / 10)
-		heap_page_prune_opt(table->rel, buffer);
-	InitDirtySnapshot(dirty);
-	found = table_tuple_fetch_row_version(table->rel, place, &dirty, row->stored) && !TransactionIdIsValid(dirty.xmin);
+		heap_page_prune_opt(row->table->rel, buffer);
+	found = fetch_at(row, place) && memcmp(hf_uuid(row, key_column), key, UUID_LEN) == 0;
 	ReleaseBuffer(buffer);
-	if (!found)
-		return false;
-	hf_row_load(row);
-	return memcmp(hf_uuid(row, key_column), key, UUID_LEN) == 0;
+	return found;
 }
 
 /* ---------------------------------------------------------------- unique insertion */

@@ -20,10 +20,8 @@ class Peer:
     live = None         # counts the jobs that are not settled
     vacuum = ""         # the tables that a slice leaves work in, for VACUUM
 
-    def __init__(self, title=None):
-        """Two peers of one kind, told apart by their titles, have a database each."""
-        self.title = title or self.title
-        self.database = "bench_" + re.sub(r"\W+", "_", self.title).lower()
+    def __init__(self):
+        self.database = f"bench_{self.name}"
         self.db = None
         self.filled = 0         # numbers of payload() used so far
 
