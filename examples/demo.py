@@ -253,7 +253,7 @@ class Demo:
 
     def show(self):
         query = HERE / "timeline.sql"
-        print(f"\nThe timelines, by plain SQL:\n\n{query.read_text(encoding='utf-8')}", flush=True)
+        print(f"\nThe timelines:\n\n{query.read_text(encoding='utf-8')}", flush=True)
         for subject, scene in SCENES.items():
             print(f"{subject} {scene.story}" if self.scripted else subject, flush=True)
             subprocess.run(["psql", "-Xq", "-v", f"subject={subject}", "-f", str(query)], check=True)

@@ -128,9 +128,19 @@ end_by_finding(HfHistory *h)
 	h->end = h->decision = *last;
 }
 
-static void
-scan_one(HfTable *table, int64 job_id, const pg_uuid_t *lease_id, HfHistory *h, bool *any)
+/* What is looked for, and whether anything was met. */
+typedef struct Look
 {
+	int64		job_id;
+	const pg_uuid_t *lease_id;
+	HfHistory  *history;
+	bool		any;
+} Look;
+
+static void
+scan_one(HfTable *table, void *arg)
+{
+	Look	   *look = arg;
 	SnapshotData dirty;
 	HfRow	   *event = hf_row_for(table);
 	ScanKeyData key;
@@ -138,7 +148,7 @@ scan_one(HfTable *table, int64 job_id, const pg_uuid_t *lease_id, HfHistory *h, 
 
 	/* events never move; a dirty snapshot takes no serializable read locks */
 	InitDirtySnapshot(dirty);
-	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(job_id));
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(look->job_id));
 	scan = hf_index_beginscan(table->rel, hf_index(table, "_job"), &dirty, 1);
 	index_rescan(scan, &key, 1, NULL, 0);
 	while (index_getnext_slot(scan, ForwardScanDirection, event->stored))
@@ -146,22 +156,23 @@ scan_one(HfTable *table, int64 job_id, const pg_uuid_t *lease_id, HfHistory *h, 
 		if (TransactionIdIsValid(dirty.xmin))
 			continue;			/* not committed */
 		hf_row_load(event);
-		take(h, event, lease_id, any);
+		take(look->history, event, look->lease_id, &look->any);
 	}
 	index_endscan(scan);
 	hf_row_free(event);
 }
 
-/* false: nothing is known of the job; h->known: the lease is one of its own */
-bool
-hf_history(HfCall *call, int64 job_id, const pg_uuid_t *lease_id, HfHistory *h)
+/*
+ * Call "scan" for each day of events that may hold some of [since, until),
+ * from the latest back, and for event_overflow.
+ */
+void
+hf_event_tables(HfCall *call, TimestampTz since, TimestampTz until, void (*scan) (HfTable *table, void *arg), void *arg)
 {
 	Relation	parent = hf_open(call, HF_EVENT)->rel;
 	PartitionDesc desc = RelationGetPartitionDesc(parent, true);
-	bool		any = false;
 
-	memset(h, 0, sizeof(HfHistory));
-	/* from the latest day back: indexes[b] is what lies below bound b */
+	/* indexes[b] is what lies below bound b */
 	for (int b = desc->nparts > 0 ? desc->boundinfo->ndatums - 1 : 0; b > 0; b--)
 	{
 		int			i = desc->boundinfo->indexes[b];
@@ -169,21 +180,32 @@ hf_history(HfCall *call, int64 job_id, const pg_uuid_t *lease_id, HfHistory *h)
 		HfTable    *table;
 
 		if (desc->boundinfo->kind[b][0] == PARTITION_RANGE_DATUM_VALUE &&
-			DatumGetTimestampTz(desc->boundinfo->datums[b][0]) < call->now - LOOK_BACK)
+			DatumGetTimestampTz(desc->boundinfo->datums[b][0]) <= since)
 			break;
-		if (i < 0)
+		if (i < 0 || (desc->boundinfo->kind[b - 1][0] == PARTITION_RANGE_DATUM_VALUE &&
+					  DatumGetTimestampTz(desc->boundinfo->datums[b - 1][0]) >= until))
 			continue;
 		rel = try_relation_open(desc->oids[i], AccessShareLock);
 		if (rel == NULL)
 			continue;
 		table = hf_open_partition(call, rel);
-		scan_one(table, job_id, lease_id, h, &any);
+		scan(table, arg);
 		hf_close(table);
 	}
-	scan_one(hf_open(call, HF_EVENT_OVERFLOW), job_id, lease_id, h, &any);
+	scan(hf_open(call, HF_EVENT_OVERFLOW), arg);
+}
+
+/* false: nothing is known of the job; h->known: the lease is one of its own */
+bool
+hf_history(HfCall *call, int64 job_id, const pg_uuid_t *lease_id, HfHistory *h)
+{
+	Look		look = {job_id, lease_id, h, false};
+
+	memset(h, 0, sizeof(HfHistory));
+	hf_event_tables(call, call->now - LOOK_BACK, DT_NOEND, scan_one, &look);
 	list_sort(h->findings, latest_first);
 	end_by_finding(h);
-	return any;
+	return look.any;
 }
 
 /* ---------------------------------------------------------------- outcome */

@@ -391,6 +391,8 @@ typedef struct HfHistory
 } HfHistory;
 
 extern bool hf_history(HfCall *call, int64 job_id, const pg_uuid_t *lease_id, HfHistory *history);
+extern void hf_event_tables(HfCall *call, TimestampTz since, TimestampTz until,
+							void (*scan) (HfTable *table, void *arg), void *arg);
 
 /* ---------------------------------------------------------------- access.c: who may do what with a queue */
 

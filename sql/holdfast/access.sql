@@ -21,9 +21,9 @@ CREATE VIEW holdfast.kind_privilege AS
 		 '{claim,claim_any,complete_and_claim,complete,complete_batch,fail,schedule_retry,snooze,release,
 		   heartbeat,assert_lease,validate_lease,reconcile,ledger_transition,effects,outcome,next_wakeup}'),
 		('{reader,operator}', 'function',
-		 '{metrics,explain,timeline,is_granted}'),
+		 '{metrics,explain,timeline,is_granted,events_of,event_line,span,error_summary}'),
 		('{reader,operator}', 'view',
-		 '{attempt,fingerprint,attempt_pair,failure_pair,same_action_same_error_within_backoff_window,
+		 '{attempt,attempt_elsewhere,fingerprint,attempt_pair,failure_pair,same_action_same_error_within_backoff_window,
 		   lease_overlap,stop_reason,timeout_finding,failure_pattern,ps}'),
 		('{operator}', 'function',
 		 '{cancel,redrive,redrive_queue,settle_unknown,pause_queue,resume_queue,purge_queue,resume_stream}')
