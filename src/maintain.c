@@ -23,7 +23,6 @@
 
 PG_FUNCTION_INFO_V1(holdfast_settle_expired);
 PG_FUNCTION_INFO_V1(holdfast_next_wakeup);
-PG_FUNCTION_INFO_V1(holdfast_metrics);
 
 /* ---------------------------------------------------------------- expired leases, past deadlines */
 
@@ -139,29 +138,4 @@ hf_query_as_owner(FunctionCallInfo fcinfo, const char *sql, int nargs, Oid *type
 		tuplestore_puttuple(rsinfo->setResult, SPI_tuptable->vals[i]);
 	SPI_finish();
 	SetUserIdAndSecContext(user, context);
-}
-
-/*
- * holdfast.metrics(queue_name text) returns setof queue_metrics
- *
- * One line of what an operator watches; at most some tens of ms however large
- * the queue is.  For readers.  Errors: 42704, 42501.
- */
-Datum
-holdfast_metrics(PG_FUNCTION_ARGS)
-{
-	HfCall		call;
-	text	   *name = hf_arg_text(fcinfo, 0, "queue_name", HF_MAX_NAME, true);
-	const HfQueue *queue;
-	Oid			types[1] = {INT4OID};
-	Datum		values[1];
-
-	InitMaterializedSRF(fcinfo, 0);
-	hf_begin(&call, "metrics", false);
-	queue = hf_queue_by_name(name);
-	hf_check_granted(queue, HF_READER);
-	values[0] = Int32GetDatum(queue->queue_id);
-	hf_query_as_owner(fcinfo, "SELECT * FROM holdfast.queue_metrics_of($1)", 1, types, values, NULL);
-	hf_end(&call);
-	return (Datum) 0;
 }

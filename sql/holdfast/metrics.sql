@@ -36,17 +36,14 @@ COMMENT ON COLUMN holdfast.queue_metrics.counted_up_to IS 'attempts and outcomes
 COMMENT ON COLUMN holdfast.queue_metrics.oldest_evidence IS 'the oldest day of events kept';
 COMMENT ON COLUMN holdfast.queue_metrics.kept_by_job IS 'a job, live or unknown, that keeps a day of events past its retention';
 
+CREATE FUNCTION holdfast.queue_counts(queue integer)
+RETURNS TABLE (claimable bigint, parked bigint, running bigint, exact boolean, oldest_claimable_ms bigint)
+LANGUAGE C STABLE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', 'holdfast_queue_counts';
+COMMENT ON FUNCTION holdfast.queue_counts(integer) IS 'internal: the jobs of a queue that are due, due later and running, up to 100,000';
+
 CREATE FUNCTION holdfast.queue_metrics_of(queue integer) RETURNS SETOF holdfast.queue_metrics
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 	WITH clock AS MATERIALIZED (SELECT holdfast.clock() AS now),
-	counts AS (
-		SELECT count(*) FILTER (WHERE s.status = 'pending' AND s.run_after <= c.now) AS claimable,
-			   count(*) FILTER (WHERE s.status = 'pending' AND s.run_after > c.now) AS parked,
-			   count(*) FILTER (WHERE s.status = 'running') AS running,
-			   count(*) <= 100000 AS exact,
-			   (extract(epoch FROM max(c.now) - min(s.run_after) FILTER (WHERE s.status = 'pending' AND s.run_after <= c.now)) * 1000)::bigint
-				AS oldest_claimable_ms
-		FROM (SELECT j.status, j.run_after FROM holdfast.job j WHERE j.queue = $1 LIMIT 100001) s CROSS JOIN clock c),
 	folded AS MATERIALIZED (SELECT u.at FROM holdfast.upkeep u WHERE u.name = 'fold'),
 	hours AS (
 		SELECT sum(h.started) FILTER (WHERE h.hour >= f.at - interval '1 hour') AS started_hour,
@@ -74,7 +71,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 		   f.overlaps_hour, f.overlaps_day, f.stale_hour, f.stale_day, f.lost_hour, f.lost_day,
 		   (SELECT min(p.day) FROM holdfast.event_partition p),
 		   (SELECT u.position FROM holdfast.upkeep u WHERE u.name = 'kept_by_job')
-	FROM holdfast.queue q, counts n, hours h, findings f
+	FROM holdfast.queue q, holdfast.queue_counts($1) n, hours h, findings f
 	WHERE q.queue_id = $1
 $$;
 COMMENT ON FUNCTION holdfast.queue_metrics_of(integer) IS 'internal: the query behind metrics(), which checks who asks';
