@@ -36,7 +36,7 @@ def options():
 def main():
     o = options()
     if o.needs:
-        print(*sorted({need for case in o.chosen for need in case.needs}))
+        print(*sorted({need for case in o.chosen for need in case.needs if not (o.quick and need == "node")}))
         return
     import measure
     import report
@@ -59,9 +59,10 @@ def main():
     table = []
     for case, seconds in plan:
         bench.begin(case.name, seconds)
-        rows, raw = case.run(bench)
+        measured = case.run(bench)
         bench.end()
-        result = {"case": case.name, "title": case.title, "rows": rows, "raw": raw, "environment": environment}
+        rows = measured["rows"]
+        result = {"case": case.name, "title": case.title, "versions": bench.versions, "environment": environment} | measured
         (folder / f"{case.name}.json").write_text(json.dumps(result, indent=1) + "\n")
         table += [{"case": case.name} | row for row in rows]
         print(report.text_table([{"case": case.name} | row for row in rows]), flush=True)

@@ -27,12 +27,12 @@ def verdict(row):
 def cells(row):
     sign = "<=" if row.get("at_most") else ">="
     goal = "" if row.get("goal") is None else f"{sign} {row['goal']:g}" + (f" ({row['aim']:g})" if row.get("aim") else "")
-    return [row["case"], row.get("what") or f"{row['clients']} client{'s' * (row['clients'] > 1)}", row["beside"],
+    return [row["case"], row["what"], row["beside"],
             figure(row["ours"]), figure(row["theirs"]), row["unit"],
             f"{row['ratio']:.2f}", f"{row['q1']:.2f}-{row['q3']:.2f}", goal, verdict(row)]
 
 
-HEAD = ["case", "", "beside", "holdfast", "the other", "unit", "ratio", "quartiles", "to reach (aim)", ""]
+HEAD = ["case", "", "beside", "measured", "beside it", "unit", "ratio", "quartiles", "to reach (aim)", ""]
 RIGHT = {3, 4, 6}
 
 
@@ -49,7 +49,7 @@ def environment(bench, o):
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     def one(sql):
         return bench.admin.execute(sql).fetchone()[0]
-    from measure import SETTINGS
+    from measure import settings
     return {
         "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "holdfast_commit": os.environ.get("HOLDFAST_COMMIT", "unknown"),
@@ -57,5 +57,5 @@ def environment(bench, o):
         "kernel": platform.release(), "cpu": cpu[1] if cpu else platform.machine(), "cores": os.cpu_count(),
         "memory_gb": round(memory, 1), "load_before": os.getloadavg()[0],
         "conditions": f"{o.slices} slices of {o.seconds:g} s, scale {o.scale:g}",
-        "settings": {name: one(f"SHOW {name}") for name in SETTINGS},
+        "settings": {name: one(f"SHOW {name}") for name in settings()},
     }

@@ -20,8 +20,10 @@ class Peer:
     live = None         # counts the jobs that are not settled
     vacuum = ""         # the tables that a slice leaves work in, for VACUUM
 
-    def __init__(self):
-        self.database = f"bench_{self.name}"
+    def __init__(self, title=None):
+        """Two peers of one kind, told apart by their titles, have a database each."""
+        self.title = title or self.title
+        self.database = "bench_" + re.sub(r"\W+", "_", self.title).lower()
         self.db = None
         self.filled = 0         # numbers of payload() used so far
 
@@ -71,7 +73,9 @@ class Peer:
         """Run sql with (first, last) payload number until that many jobs were added."""
         while jobs > 0:
             n = min(step, jobs)
-            self.db.execute(sql, (self.filled + 1, self.filled + n))
+            done = self.db.execute(sql, (self.filled + 1, self.filled + n))
+            if done.rowcount == 1 and done.description and (made := done.fetchone()[0]) != n:
+                raise RuntimeError(f"{self.title}: {made} jobs were made instead of {n}")
             self.filled += n
             jobs -= n
 

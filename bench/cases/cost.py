@@ -1,0 +1,135 @@
+"""What a job costs beside time: write-ahead log and memory."""
+import os
+import threading
+import time
+
+import wal
+from peers.base import HERE, pgbench
+from peers.queues import Handwritten, Holdfast
+from probe import Session
+from stats import quartiles, ratio_row
+
+from . import case
+
+
+@case("wal", "WAL per job, whole life", seconds=lambda b: b.slices * 2 * 12)
+def wal_per_job(bench):
+    """Bytes of log from enqueue to complete, without full-page images, by part; one by one, and in batches of 100.
+
+    Autovacuum is off, and a VACUUM is counted by itself after each slice.  Rows with VACUUM include it.
+    """
+    arms = [Holdfast(), Handwritten()]
+    bench.create(*arms)
+    raw, totals = [], {}
+    with wal.no_autovacuum(bench.admin):
+        for peer in arms:
+            peer.fill(5000)
+            peer.tidy()
+        points = [(batch, peer) for batch in (1, 100) for peer in arms]
+
+        def run(point, n):
+            batch, peer = point
+            jobs = 2000 if batch == 1 else 10_000
+            found = life(bench, peer, batch, jobs)
+            sums = {"": sum(v for part, v in found.items() if part != "vacuum"), " and VACUUM": sum(found.values())}
+            for what, value in sums.items():
+                totals.setdefault((batch, what, peer.title), []).append(value)
+            raw.append({"slice": n, "batch": batch, "arm": peer.title, "jobs": jobs, "bytes_per_job": found})
+            return sums[""]
+
+        bench.rounds(points, run, lambda point, value: f"batch {point[0]}, {point[1].title} {value:,.0f} bytes/job")
+    goals = {(1, ""): (2.2, 1.6), (100, ""): (1.7, 1.3)}
+    rows = []
+    for batch in (1, 100):
+        for what in ("", " and VACUUM"):
+            floor, aim = goals.get((batch, what), (None, None))
+            rows.append(ratio_row(totals[batch, what, "holdfast"], totals[batch, what, "hand-written"], beside="hand-written",
+                                  what=f"batch {batch}{what}", unit="bytes/job", at_most=True, goal=floor, aim=aim))
+    for peer in arms:
+        peer.drop()
+    return {"rows": rows, "raw": raw}
+
+
+def life(bench, peer, batch, jobs):
+    """Enqueue that many jobs, and claim and complete as many.  Returns bytes per job by part."""
+    if batch > 1 and hasattr(peer, "stage"):
+        peer.stage(jobs, batch)
+    bench.admin.execute("CHECKPOINT")
+    begin = wal.position(bench.admin)
+    for op in ("enqueue1", "work1") if batch == 1 else ("enqueue", "work"):
+        pgbench(peer.database, HERE / peer.name / f"{op}.sql", 1, None, batch, transactions=jobs // batch)
+    end = wal.position(bench.admin)
+    found = wal.parts(bench.admin, peer.db, begin, end)
+    found.pop("other", None)
+    begin = wal.position(bench.admin)
+    peer.tidy()
+    vacuum = wal.parts(bench.admin, peer.db, begin, wal.position(bench.admin))
+    vacuum.pop("other", None)
+    found["vacuum"] = sum(vacuum.values())
+    return {part: size / jobs for part, size in found.items()}
+
+
+@case("memory", "memory", seconds=lambda b: 700 * b.scale + 60)
+def memory(bench):
+    """One session that claims and completes a million times, and one that claims 1,000 jobs of 100 kB at once.
+
+    Anonymous memory of the backend, as the kernel counts it: after a warm-up of a hundredth of the cycles, and at
+    the end.  The large claim's is the highest seen, above what the session had before.
+    """
+    peer = Holdfast()
+    bench.create(peer)
+    cycles, raw = bench.scaled(1_000_000), []
+    with Session(peer.database) as session:
+        session.prepare_holdfast()
+        block = max(1, min(cycles // 100, 10_000))
+        for done in range(0, cycles, block):
+            if peer.live_jobs() < block:
+                peer.fill(10 * block)
+            for _ in range(block):
+                session.cycle()
+            raw.append({"cycles": done + block, "anonymous_kb": session.anonymous_kb(), "contexts_kb": session.contexts_kb()})
+            bench.progress(f"{done + block:,} cycles, {raw[-1]['anonymous_kb']:,} kB", 0.9 * done / cycles)
+    warm = raw[max(0, len(raw) // 100)]
+    growth = (raw[-1]["anonymous_kb"] - warm["anonymous_kb"]) / 1024
+    peak = large_claim(bench, peer)
+    raw.append({"jobs": 1000, "payload_kb": 100, "peak_kb": peak})
+    peer.drop()
+    return {"rows": [measured(growth, 1.0, what=f"growth over {cycles:,} cycles", unit="MB"),
+                     measured(peak / 1024, LARGE_CLAIM_MB, what="claim of 1,000 jobs of 100 kB", unit="MB")], "raw": raw}
+
+
+LARGE_CLAIM_MB = 64     # the payloads are 100 MB: what holds them all does not pass
+
+
+def measured(value, limit, **row):
+    """A line that stands beside a fixed limit."""
+    return row | {"beside": f"limit of {limit:g}", "ours": value, "theirs": limit, "ratio": value / limit,
+                  "q1": value / limit, "q3": value / limit, "at_most": True, "goal": 1.0}
+
+
+def large_claim(bench, peer):
+    """The highest anonymous memory of a backend while it claims 1,000 jobs of 100 kB, in kB, above what it had."""
+    peer.db.execute("SELECT holdfast.create_queue('large')")
+    for n in range(100):        # text that compression cannot shrink much
+        peer.db.execute("""SELECT count(*) FROM holdfast.enqueue_batch('large', (SELECT jsonb_agg(jsonb_build_object('action_key', 'send',
+            'subject', %s || '-' || i, 'payload', (SELECT jsonb_build_object('data', string_agg(md5(i || '-' || %s || '-' || j), ''))
+            FROM generate_series(1, 3125) j))) FROM generate_series(1, 10) i))""", (str(n), n))
+    with Session(peer.database) as session:
+        session.run("SELECT * FROM holdfast.claim('bench', 'worker', 1)")
+        before, seen, over = session.anonymous_kb(), [0], threading.Event()
+
+        def watch():
+            while not over.is_set():
+                seen.append(session.anonymous_kb())
+                time.sleep(0.005)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        try:
+            rows = session.run("SELECT * FROM holdfast.claim('large', 'worker', 1000)")
+        finally:
+            over.set()
+            watcher.join()
+    if rows != 1000:
+        raise RuntimeError(f"the large claim returned {rows} jobs")
+    return max(seen) - before
