@@ -564,6 +564,32 @@ extern bool hf_stream_excuses(HfCall *call, HfRow *job);
 extern void hf_query_as_owner(FunctionCallInfo fcinfo, const char *sql, int nargs, Oid *types, Datum *values,
 							  const char *nulls);
 
+/* ---------------------------------------------------------------- pair.c: which attempts belong together; because.c: the sentences */
+
+typedef enum HfVerdict
+{
+	DUPLICATE_LOG, LEASE_OVERLAP, DISTINCT_INTENT, DUPLICATE_SIDE_EFFECT_RISK, REPEAT_AFTER_SUCCESS, RESUMED,
+	DUPLICATE_DISPATCH, DUPLICATE_SCHEDULING, RETRY_WITHOUT_BACKOFF, LEGITIMATE_DELAYED_RETRY, UNEXPLAINED,
+	HF_NVERDICTS
+} HfVerdict;
+
+extern const char *const hf_verdicts[];
+
+/* the columns of type holdfast.pair */
+enum
+{
+	PAIR_JOB_ID_A, PAIR_NUMBER_A, PAIR_LEASE_ID_A, PAIR_STARTED_AT_A, PAIR_ENDED_AT_A, PAIR_CLOSED_AT_A, PAIR_OUTCOME_A,
+	PAIR_CLASS_A, PAIR_ERROR_A, PAIR_WORKER_A, PAIR_KEY_A, PAIR_SCOPE_A, PAIR_VERSION_A, PAIR_ELAPSED_A,
+	PAIR_NEXT_NOT_BEFORE_A, PAIR_POLICY_A, PAIR_DELAY_A,
+	PAIR_JOB_ID_B, PAIR_NUMBER_B, PAIR_LEASE_ID_B, PAIR_STARTED_AT_B, PAIR_ENDED_AT_B, PAIR_OUTCOME_B,
+	PAIR_CLASS_B, PAIR_ERROR_B, PAIR_WORKER_B, PAIR_KEY_B, PAIR_SCOPE_B, PAIR_VERSION_B, PAIR_ELAPSED_B,
+	PAIR_GAP, PAIR_VERDICT, PAIR_ALSO, PAIR_CHANGED, PAIR_IDENTICAL, PAIR_MISSING, PAIR_LEAST_DELAY, PAIR_REPEATS,
+	PAIR_LAST_REPEAT_AT,
+	PAIR_NCOLUMNS
+};
+
+extern void hf_pair_init(void);
+
 /* ---------------------------------------------------------------- dispatch.c: jobs in the order of their turn */
 
 typedef struct HfDispatch HfDispatch;
@@ -597,7 +623,7 @@ extern void hf_intent_key(const text *subject, const text *action_key, const tex
 						  int32 intent_version, pg_uuid_t *key);
 extern void hf_effect_key(const pg_uuid_t *parent, const text *effect, pg_uuid_t *key);
 extern int64 hf_job_seed(const text *id);
-extern void hf_record_digest(const char *fields, int len, pg_uuid_t *digest);
+extern void hf_text_digest(const char *label, const char *string, int len, pg_uuid_t *digest);
 extern bytea *hf_payload_digest(Datum payload);	/* SHA-256 of the canonical form of a jsonb */
 extern char *hf_hex(const bytea *digest);
 

@@ -306,7 +306,7 @@ make_digest(text *source, const Datum *values, const bool *nulls, pg_uuid_t *dig
 					appendBinaryStringInfo(&s, VARDATA_ANY(values[f]), VARSIZE_ANY_EXHDR(values[f]));
 			}
 	}
-	hf_record_digest(s.data, s.len, digest);
+	hf_text_digest("holdfast record 1", s.data, s.len, digest);
 	pfree(s.data);
 }
 

@@ -224,14 +224,14 @@ hf_job_seed(const text *id)
 	return (int64) pg_ntoh64(seed);
 }
 
-/* What an imported record is known by; "fields" is text in the database's encoding. */
+/* A digest of text in the database's encoding, under a label of its own. */
 void
-hf_record_digest(const char *fields, int len, pg_uuid_t *result)
+hf_text_digest(const char *label, const char *string, int len, pg_uuid_t *result)
 {
 	Digest		digest;
 
-	digest_begin(&digest, "holdfast record 1");
-	digest_string(&digest, fields, len, false);
+	digest_begin(&digest, label);
+	digest_string(&digest, string, len, false);
 	digest_uuid(&digest, result);
 }
 

@@ -29,6 +29,7 @@ _PG_init(void)
 	hf_lease_init();
 	hf_table_init();
 	hf_config_init();
+	hf_pair_init();
 	MarkGUCPrefixReserved("holdfast");
 }
 

@@ -1,0 +1,246 @@
+/*-------------------------------------------------------------------------
+ *
+ * fingerprint.c
+ *	  When two messages tell of the same failure.
+ *
+ * A message is normalised before it is compared: what tells one occurrence
+ * from the next becomes "#".  That is, reading from left to right:
+ *
+ *	 - a UUID; a mail address; an IPv6 or MAC address;
+ *	 - a word of letters and digits with at least one digit in it: a number, a
+ *	   hexadecimal address, an id.  "-", "_", "/" and the like end a word, so
+ *	   that the name in front of an id, and the path in front of a line number,
+ *	   stay;
+ *	 - digits joined by one of . , : + - to more digits count as one number:
+ *	   1.5, 10.0.0.7:443, 2026-01-31, 08:15:00.123; so does a sign in front
+ *	   of a number, where no word precedes it;
+ *	 - a word of eight or more letters a to f: a hexadecimal id without a digit;
+ *	 - the English abbreviations of months and days, and AM and PM.
+ *
+ * Runs of "#" and of white space become one of each.  Letters keep their case.
+ * Everything is bytes; those above 127 are letters, so that the encoding does
+ * not matter.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "holdfast.h"
+
+#include "lib/stringinfo.h"
+#include "utils/builtins.h"
+
+typedef struct Cursor
+{
+	const unsigned char *at;
+	const unsigned char *end;
+} Cursor;
+
+static inline bool
+is_digit(unsigned char c)
+{
+	return c >= '0' && c <= '9';
+}
+
+static inline bool
+is_word(unsigned char c)
+{
+	return is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c >= 128;
+}
+
+static inline bool
+is_hex(unsigned char c)
+{
+	return is_digit(c) || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
+}
+
+static inline bool
+is_space(unsigned char c)
+{
+	return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+static bool
+is_uuid(const Cursor *c)
+{
+	if (c->end - c->at < 36)
+		return false;
+	for (int i = 0; i < 36; i++)
+		if (i == 8 || i == 13 || i == 18 || i == 23 ? c->at[i] != '-' : !is_hex(c->at[i]))
+			return false;
+	return c->end - c->at == 36 || !is_word(c->at[36]);
+}
+
+/* Where hexadecimal groups joined by colons end, or NULL if they are no address. */
+static const unsigned char *
+colons_end(const Cursor *c)
+{
+	const unsigned char *p = c->at;
+	int			colons = 0;
+	bool		digit = false;
+
+	for (; p < c->end && (is_hex(*p) || *p == ':'); p++)
+	{
+		colons += *p == ':';
+		digit |= is_digit(*p);
+	}
+	while (p > c->at && p[-1] == ':')
+	{
+		p--;
+		colons--;
+	}
+	return (p == c->end || !is_word(*p)) && (colons >= 5 || (colons >= 2 && digit)) ? p : NULL;
+}
+
+/* Where a mail address that begins here ends, or NULL. */
+static const unsigned char *
+mail_end(const Cursor *c, const unsigned char *begin)
+{
+	const unsigned char *p = c->at;
+
+	/* what follows one of these was looked at from the front */
+	if (p > begin && strchr("._+-", p[-1]) != NULL)
+		return NULL;
+	while (p < c->end && (is_word(*p) || *p == '.' || *p == '_' || *p == '+' || *p == '-'))
+		p++;
+	if (p == c->at || p + 1 >= c->end || *p != '@' || !is_word(p[1]))
+		return NULL;
+	for (p++; p < c->end && (is_word(*p) || *p == '-' || (*p == '.' && p + 1 < c->end && is_word(p[1]))); p++);
+	return p;
+}
+
+static bool
+is_calendar_word(const unsigned char *word, int len)
+{
+	static const char *const words[] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+		"Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun", "AM", "PM", "am", "pm"};
+
+	for (int i = 0; i < lengthof(words); i++)
+		if (strlen(words[i]) == len && memcmp(words[i], word, len) == 0)
+			return true;
+	return false;
+}
+
+/*
+ * The end of the word that begins here, and whether it varies from one
+ * occurrence of a failure to the next.  Numbers that a separator joins are one
+ * word.
+ */
+static const unsigned char *
+word_end(const Cursor *c, bool *varies)
+{
+	const unsigned char *p = c->at;
+	bool		digit = false;
+	bool		hex = true;
+
+	for (;;)
+	{
+		for (; p < c->end && is_word(*p); p++)
+		{
+			digit |= is_digit(*p);
+			hex &= is_hex(*p);
+		}
+		if (p > c->at && p + 1 < c->end && is_digit(p[-1]) && is_digit(p[1]) && strchr(".,:+-", *p) != NULL && *p != '\0')
+			p++;
+		else
+			break;
+	}
+	*varies = digit || (hex && p - c->at >= 8) || is_calendar_word(c->at, p - c->at);
+	return p;
+}
+
+static void
+normalize(const text *message, StringInfo s)
+{
+	const unsigned char *begin = (const unsigned char *) VARDATA_ANY(message);
+	Cursor		c = {begin, begin + VARSIZE_ANY_EXHDR(message)};
+
+	initStringInfo(s);
+	while (c.at < c.end)
+	{
+		const unsigned char *end = NULL;
+		bool		varies = true;
+		bool		in_word = c.at > begin && is_word(c.at[-1]);
+
+		if (is_space(*c.at))
+		{
+			if (s->len > 0 && s->data[s->len - 1] != ' ')
+				appendStringInfoChar(s, ' ');
+			c.at++;
+			continue;
+		}
+		if ((*c.at == '-' || *c.at == '+') && !in_word && c.at + 1 < c.end && is_digit(c.at[1]))
+			c.at++;				/* a sign */
+		if (is_word(*c.at))
+		{
+			if (is_uuid(&c))
+				end = c.at + 36;
+			else if ((end = mail_end(&c, begin)) == NULL && (end = colons_end(&c)) == NULL)
+				end = word_end(&c, &varies);
+		}
+		else if (*c.at == ':' && !in_word && (end = colons_end(&c)) != NULL)
+			varies = true;
+		else
+		{
+			end = c.at + 1;
+			varies = false;
+		}
+		if (!varies)
+			appendBinaryStringInfo(s, (const char *) c.at, end - c.at);
+		else if (s->len == 0 || s->data[s->len - 1] != '#')
+			appendStringInfoChar(s, '#');
+		c.at = end;
+	}
+	while (s->len > 0 && s->data[s->len - 1] == ' ')
+		s->data[--s->len] = '\0';
+}
+
+/*
+ * holdfast.normalized_message(message text) returns text
+ *
+ * IMMUTABLE STRICT.
+ */
+PG_FUNCTION_INFO_V1(holdfast_normalized_message);
+Datum
+holdfast_normalized_message(PG_FUNCTION_ARGS)
+{
+	StringInfoData s;
+
+	normalize(PG_GETARG_TEXT_PP(0), &s);
+	PG_RETURN_TEXT_P(cstring_to_text_with_len(s.data, s.len));
+}
+
+/*
+ * holdfast.error_digest(exception_class text, message text) returns uuid
+ *
+ * The same for two failures of one class whose normalised messages are equal;
+ * NULL where there is neither class nor message.  IMMUTABLE.
+ */
+PG_FUNCTION_INFO_V1(holdfast_error_digest);
+Datum
+holdfast_error_digest(PG_FUNCTION_ARGS)
+{
+	pg_uuid_t  *digest;
+	StringInfoData s;
+	StringInfoData all;
+
+	if (PG_ARGISNULL(0) && PG_ARGISNULL(1))
+		PG_RETURN_NULL();
+	initStringInfo(&all);
+	if (!PG_ARGISNULL(0))
+	{
+		text	   *class = PG_GETARG_TEXT_PP(0);
+
+		appendStringInfo(&all, "%d:", (int) VARSIZE_ANY_EXHDR(class));
+		appendBinaryStringInfo(&all, VARDATA_ANY(class), VARSIZE_ANY_EXHDR(class));
+	}
+	else
+		appendStringInfoChar(&all, '-');
+	if (!PG_ARGISNULL(1))
+	{
+		normalize(PG_GETARG_TEXT_PP(1), &s);
+		appendStringInfoChar(&all, ':');
+		appendBinaryStringInfo(&all, s.data, s.len);
+	}
+	digest = palloc(sizeof(pg_uuid_t));
+	hf_text_digest("holdfast error 1", all.data, all.len, digest);
+	PG_RETURN_UUID_P(digest);
+}
