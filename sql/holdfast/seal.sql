@@ -1,0 +1,3 @@
+/* The last statement: how everything is now, for verify(). */
+
+SELECT holdfast.store_definitions();
