@@ -61,11 +61,10 @@ def main():
         bench.begin(case.name, seconds)
         measured = case.run(bench)
         bench.end()
-        rows = measured["rows"]
         result = {"case": case.name, "title": case.title, "versions": bench.versions, "environment": environment} | measured
         (folder / f"{case.name}.json").write_text(json.dumps(result, indent=1) + "\n")
-        table += [{"case": case.name} | row for row in rows]
-        print(report.text_table([{"case": case.name} | row for row in rows]), flush=True)
+        table += [{"case": case.name} | row for row in measured["rows"]]
+        print(report.text(result), flush=True)
     if len(plan) > 1:
         print("\n" + report.text_table(table))
     print(f"\n{environment['conditions']}\nraw results: bench/results{'' if o.full else '/trial'}")

@@ -141,7 +141,6 @@ class Bench(Plan):
         if abs(change - result["jobs"]) > clients * max(arm.batch, 100):
             raise RuntimeError(f"{arm.title} says that it did {result['jobs']:,} jobs, but its tables say {change:,}")
         arm.guess = max(arm.guess * 0.7, result["rate"])
-        result.pop("latencies_ms", None)
         return result | used
 
     def counters(self):

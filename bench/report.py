@@ -27,20 +27,35 @@ def verdict(row):
 def cells(row):
     sign = "<=" if row.get("at_most") else ">="
     goal = "" if row.get("goal") is None else f"{sign} {row['goal']:g}" + (f" ({row['aim']:g})" if row.get("aim") else "")
-    return [row["case"], row["what"], row["beside"],
-            figure(row["ours"]), figure(row["theirs"]), row["unit"],
-            f"{row['ratio']:.2f}", f"{row['q1']:.2f}-{row['q3']:.2f}", goal, verdict(row)]
+    beside, ratio, spread = "", "", ""
+    if "ratio" in row:
+        beside, ratio = figure(row["theirs"]), f"{row['ratio']:.2f}"
+    if "q1" in row:
+        spread = f"{row['q1']:.2f}-{row['q3']:.2f}"
+    return [row["case"], row["what"], row["beside"], figure(row["ours"]), beside, row["unit"], ratio, spread, goal, verdict(row)]
 
 
 HEAD = ["case", "", "beside", "measured", "beside it", "unit", "ratio", "quartiles", "to reach (aim)", ""]
 RIGHT = {3, 4, 6}
 
 
-def text_table(rows):
-    lines = [HEAD] + [cells(row) for row in rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(HEAD))]
-    return "\n".join("  ".join(c.rjust(w) if i in RIGHT else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths))).rstrip()
+def aligned(head, lines, right):
+    lines = [head] + lines
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    return "\n".join("  ".join(c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths))).rstrip()
                      for line in lines)
+
+
+def text_table(rows):
+    return aligned(HEAD, [cells(row) for row in rows], RIGHT)
+
+
+def text(result):
+    """A case as it is printed: its lines, and what tables it has besides."""
+    parts = [text_table([{"case": result["case"]} | row for row in result["rows"]])]
+    for table in result.get("tables", []):
+        parts.append(aligned(table["head"], table["rows"], set(range(1, len(table["head"])))))
+    return "\n\n".join(parts)
 
 
 def environment(bench, o):

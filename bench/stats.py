@@ -25,3 +25,13 @@ def ratio_row(ours, theirs, **row):
     q1, ratio, q3 = quartiles([a / b for a, b in zip(ours, theirs, strict=True)])
     return row | {"ours": statistics.median(ours), "theirs": statistics.median(theirs),
                   "ratio": ratio, "q1": q1, "q3": q3}
+
+
+def fixed_limit(value, limit, **row):
+    """One line: a figure beside a limit that it must not exceed."""
+    return row | {"beside": f"at most {limit:g}", "ours": value, "theirs": limit, "ratio": value / limit, "at_most": True, "goal": 1.0}
+
+
+def plain_figure(value, **row):
+    """One line: a figure that nothing is asked of."""
+    return row | {"beside": "", "ours": value}

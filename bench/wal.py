@@ -17,7 +17,7 @@ LEFT JOIN pg_class t ON t.oid = coalesce(i.indrelid, c.oid)
 LEFT JOIN pg_class owner ON owner.reltoastrelid = t.oid
 LEFT JOIN pg_inherits h ON h.inhrelid = t.oid
 LEFT JOIN pg_class parent ON parent.oid = h.inhparent
-WHERE c.relkind IN ('r', 'i', 't', 'S')"""
+WHERE c.relkind IN ('r', 'i', 't', 'S') AND coalesce(t.relnamespace, c.relnamespace) <> 'pg_catalog'::regnamespace"""
 
 
 @contextmanager
@@ -48,9 +48,7 @@ def parts(admin, db, begin, end):
             part = f"{table} indexes" if index else table
         elif database is None and manager == "Transaction":
             part = "commit"
-        elif database == oid:
-            part = "catalogs"
         else:
-            part = "other"      # another database, the checkpointer, the snapshots for standbys
+            continue    # the catalogs' statistics, another database, the checkpointer, the snapshots for standbys
         found[part] = found.get(part, 0) + size
     return found

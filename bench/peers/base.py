@@ -2,7 +2,6 @@
 import os
 import re
 import subprocess
-import tempfile
 from pathlib import Path
 
 import psycopg
@@ -66,7 +65,7 @@ class Peer:
         self.db.execute(f"VACUUM (ANALYZE) {self.vacuum}")
 
     def load(self, op, clients, seconds, batch=1):
-        """Run one kind of work; returns what load_result() or the like says."""
+        """Run one kind of work; returns jobs, and jobs a second (rate)."""
         return pgbench(self.database, HERE / self.name / f"{op}.sql", clients, seconds, batch)
 
     def fill_in_steps(self, jobs, sql, step=5000):
@@ -80,23 +79,19 @@ class Peer:
             jobs -= n
 
 
-def pgbench(database, script, clients, seconds, batch=1, transactions=None, log=False):
-    """Prepared statements from pgbench.  Returns jobs, jobs a second, and the latency of each transaction if asked.
+def pgbench(database, script, clients, seconds, batch=1, transactions=None, rate=None):
+    """Prepared statements from pgbench, for so many seconds or transactions a client.  Returns jobs, and jobs a second.
 
     A script's \\gset fails where a claim finds nothing, so that a queue that runs dry is noticed.
     """
     command = ["pgbench", "--no-vacuum", "--protocol=prepared", f"--client={clients}",
                f"--jobs={min(clients, os.cpu_count())}", f"--file={script}", f"--define=qty={batch}", "--define=job_id=0"]
     command += [f"--transactions={transactions}"] if transactions else [f"--time={round(seconds)}"]
-    with tempfile.TemporaryDirectory() as folder:
-        if log:
-            command += ["--log", f"--log-prefix={folder}/log"]
-        done = subprocess.run([*command, database], capture_output=True, text=True)
-        if done.returncode != 0:
-            dry = re.search(r'expected one row, got 0|malformed array literal: ""|uuid: ""', done.stderr)
-            raise (Dry if dry else RuntimeError)(f"{' '.join(command)}:\n{done.stderr}")
-        latencies = [int(line.split()[2]) / 1000 for path in sorted(Path(folder).iterdir())
-                     for line in path.read_text().splitlines()] if log else None
+    command += [f"--rate={rate}"] if rate else []
+    done = subprocess.run([*command, database], capture_output=True, text=True)
+    if done.returncode != 0:
+        dry = re.search(r'expected one row, got 0|malformed array literal: ""|uuid: ""', done.stderr)
+        raise (Dry if dry else RuntimeError)(f"{' '.join(command)}:\n{done.stderr}")
     jobs = int(re.search(r"actually processed: (\d+)", done.stdout)[1]) * batch
-    rate = float(re.search(r"^tps = ([\d.]+) \(without", done.stdout, re.M)[1]) * batch
-    return {"jobs": jobs, "rate": rate, "latencies_ms": latencies}
+    per_second = float(re.search(r"^tps = ([\d.]+) \(without", done.stdout, re.M)[1]) * batch
+    return {"jobs": jobs, "rate": per_second}
