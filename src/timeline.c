@@ -18,14 +18,19 @@
 #include "holdfast.h"
 
 #include "access/stratnum.h"
+#include "catalog/pg_type_d.h"
 #include "lib/qunique.h"
 #include "miscadmin.h"
+#include "storage/bufmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/snapmgr.h"
 #include "utils/tuplestore.h"
 
 PG_FUNCTION_INFO_V1(holdfast_events_of);
+PG_FUNCTION_INFO_V1(holdfast_explain);
+PG_FUNCTION_INFO_V1(holdfast_latest_events);
+PG_FUNCTION_INFO_V1(holdfast_budget);
 
 typedef struct Search
 {
@@ -263,4 +268,151 @@ holdfast_events_of(PG_FUNCTION_ARGS)
 		hf_event_tables(&call, s.since, s.until, events_in, &s);
 	hf_end(&call);
 	return (Datum) 0;
+}
+
+/* ---------------------------------------------------------------- explain */
+
+static void
+queue_of_job(HfTable *table, void *arg)
+{
+	Search	   *s = arg;
+	HfRow	   *event = hf_row_for(table);
+	ScanKeyData key;
+	IndexScanDesc scan;
+
+	if (s->queue >= 0)
+		return;
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(s->ids[0]));
+	scan = hf_index_beginscan(table->rel, hf_index(table, "_job"), s->snapshot, 1);
+	index_rescan(scan, &key, 1, NULL, 0);
+	if (index_getnext_slot(scan, ForwardScanDirection, event->stored))
+	{
+		hf_row_load(event);
+		s->queue = hf_int32(event, EVENT_QUEUE);
+	}
+	index_endscan(scan);
+	hf_row_free(event);
+}
+
+/* The queue of a job, live, dead or ended; -1 if nothing knows it. */
+static int32
+find_queue(HfCall *call, int64 job_id)
+{
+	HfRow	   *job = hf_row_for(hf_open(call, HF_JOB));
+	HfRow	   *dead = hf_row_for(hf_open(call, HF_DEAD_JOB));
+	Search		s = {0};
+
+	s.queue = -1;
+	s.snapshot = GetActiveSnapshot();
+	add_id(&s, job_id);
+	if (hf_find_job(job, job_id))
+		s.queue = hf_int32(job, JOB_QUEUE);
+	else if (hf_find_job(dead, job_id))
+		s.queue = hf_int32(dead, JOB_QUEUE);
+	else
+		hf_event_tables(call, DT_NOBEGIN, DT_NOEND, queue_of_job, &s);
+	hf_row_free(dead);
+	hf_row_free(job);
+	return s.queue;
+}
+
+/*
+ * holdfast.explain(job_id bigint) returns setof explanation
+ *
+ * For readers of the job's queue; a job of another one is not known.
+ */
+Datum
+holdfast_explain(PG_FUNCTION_ARGS)
+{
+	HfCall		call;
+	int64		job_id = hf_arg_bigint(fcinfo, 0, "job_id");
+	int32		queue;
+	Oid			types[2] = {INT8OID, BOOLOID};
+	Datum		values[2] = {Int64GetDatum(job_id), BoolGetDatum(false)};
+
+	InitMaterializedSRF(fcinfo, 0);
+	hf_begin(&call, "explain", false);
+	queue = find_queue(&call, job_id);
+	values[1] = BoolGetDatum(queue >= 0 && hf_is_granted_id(queue, HF_READER));
+	hf_query_as_owner(fcinfo, "SELECT * FROM holdfast.explain_of($1, $2)", 2, types, values, NULL);
+	hf_end(&call);
+	return (Datum) 0;
+}
+
+/* ---------------------------------------------------------------- ps */
+
+#define TAIL_BLOCKS 256			/* of a day's table: some thousand events, whatever the day holds */
+
+/* The latest blocks of a table that is only appended to. */
+static void
+tail_of(HfTable *table, void *arg)
+{
+	Search	   *s = arg;
+	HfRow	   *event = hf_row_for(table);
+	BlockNumber nblocks = RelationGetNumberOfBlocks(table->rel);
+	ItemPointerData first;
+	ItemPointerData last;
+	TableScanDesc scan;
+
+	ItemPointerSet(&first, nblocks > TAIL_BLOCKS ? nblocks - TAIL_BLOCKS : 0, FirstOffsetNumber);
+	ItemPointerSet(&last, MaxBlockNumber, MaxOffsetNumber);
+	scan = table_beginscan_tidrange(table->rel, s->snapshot, &first, &last);
+	while (table_scan_getnextslot_tidrange(scan, ForwardScanDirection, event->stored))
+	{
+		CHECK_FOR_INTERRUPTS();
+		take_event(s, event);
+	}
+	table_endscan(scan);
+	hf_row_free(event);
+}
+
+/*
+ * holdfast.latest_events(since timestamptz) returns setof event
+ *
+ * Events since then, of the queues that the caller may read: those in the
+ * latest blocks of each day.  For ps, which must not read a day through.
+ */
+Datum
+holdfast_latest_events(PG_FUNCTION_ARGS)
+{
+	HfCall		call;
+	Search		s = {0};
+
+	InitMaterializedSRF(fcinfo, 0);
+	hf_begin(&call, "latest_events", false);
+	s.call = &call;
+	s.rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	s.snapshot = GetActiveSnapshot();
+	s.since = hf_arg_timestamp(fcinfo, 0, "since");
+	s.until = DT_NOEND;
+	s.queue = -1;
+	hf_event_tables(&call, s.since, s.until, tail_of, &s);
+	hf_end(&call);
+	return (Datum) 0;
+}
+
+/*
+ * holdfast.budget(max_attempts integer, retry_policy text, queue integer) returns integer
+ *
+ * The m of "failure f of m": the job's own, else its queue's, else its policy's.
+ */
+Datum
+holdfast_budget(PG_FUNCTION_ARGS)
+{
+	HfCall		call;
+	text	   *policy_name = hf_arg_text(fcinfo, 1, "retry_policy", HF_MAX_NAME, false);
+	const HfQueue *queue;
+	const HfPolicy *policy;
+	int32		budget;
+
+	if (!PG_ARGISNULL(0))
+		PG_RETURN_INT32(PG_GETARG_INT32(0));
+	hf_begin(&call, "budget", false);
+	queue = PG_ARGISNULL(2) ? NULL : hf_queue_by_id(PG_GETARG_INT32(2));
+	policy = policy_name != NULL ? hf_policy(text_to_cstring(policy_name)) : queue != NULL ? hf_policy(queue->retry_policy) : NULL;
+	if (policy == NULL)
+		policy = hf_policy("default");
+	budget = queue != NULL && queue->max_attempts > 0 ? queue->max_attempts : policy->max_attempts;
+	hf_end(&call);
+	PG_RETURN_INT32(budget);
 }

@@ -26,6 +26,11 @@ LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE RETURN
 	holdfast.span(round(extract(epoch FROM until - since) * 1000)::bigint);
 COMMENT ON FUNCTION holdfast.span(timestamptz, timestamptz) IS 'the time between two times, as the reports print it';
 
+CREATE FUNCTION holdfast.how_long(at timestamptz, now timestamptz) RETURNS text
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE RETURN
+	CASE WHEN abs(extract(epoch FROM at - now)) < 0.0005 THEN 'now' WHEN at > now THEN 'in ' || holdfast.span(now, at) ELSE holdfast.span(at, now) || ' ago' END;
+COMMENT ON FUNCTION holdfast.how_long(timestamptz, timestamptz) IS 'a time as the reports print it: in 1.413 s, now, 743 s ago';
+
 CREATE FUNCTION holdfast.error_summary(exception_class text, message text, timed_out boolean, timeout_kind text,
 	timeout_limit_ms bigint, timeout_ms bigint, elapsed_ms bigint) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN
