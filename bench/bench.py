@@ -4,8 +4,13 @@ import argparse
 import json
 import os
 import sys
+import traceback
 from pathlib import Path
 
+import docs
+import measure
+import plot
+import report
 from cases import all_cases
 
 FULL_SLICES, FULL_SECONDS = 9, 4
@@ -17,6 +22,7 @@ def options():
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--needs", action="store_true")
     parser.add_argument("--settings", action="store_true")
+    parser.add_argument("--docs", action="store_true")
     parser.add_argument("--data")
     parser.add_argument("--results", type=Path)
     o = parser.parse_args()
@@ -33,41 +39,63 @@ def options():
     return o
 
 
+def dump(path, result):
+    """JSON with a line for each slice, so that a difference can be read."""
+    lines = []
+    for key, value in result.items():
+        if isinstance(value, list):
+            text = "[\n  " + ",\n  ".join(json.dumps(item) for item in value) + "\n ]"
+        else:
+            text = json.dumps(value)
+        lines.append(f" {json.dumps(key)}: {text}")
+    path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
 def main():
     o = options()
     if o.needs:
         print(*sorted({need for case in o.chosen for need in case.needs if not (o.quick and need == "node")}))
-        return
-    import measure
-    import report
-    if o.settings:
+    elif o.settings:
         for name, value in measure.settings().items():
             print(f"-c\n{name}={value}")
-        return
-    if o.list:
+    elif o.list:
         for case in o.chosen:
             print(f"{case.name:14} {case.seconds(measure.Plan(o)) / 60:5.1f} min  {case.title}")
-        return
+    elif o.docs:
+        docs.write(Path(__file__).resolve().parent.parent)
+    else:
+        run(o)
 
+
+def run(o):
     bench = measure.Bench(o)
     environment = report.environment(bench, o)
     folder = o.results if o.full else o.results / "trial"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "environment.json").write_text(json.dumps(environment, indent=1) + "\n")
+    dump(folder / "environment.json", environment)
     plan = [(case, case.seconds(bench)) for case in o.chosen]
     bench.expect(sum(seconds for _, seconds in plan))
-    table = []
+    table, failed = [], []
     for case, seconds in plan:
         bench.begin(case.name, seconds)
-        measured = case.run(bench)
-        bench.end()
+        try:
+            measured = case.run(bench)
+        except Exception:
+            traceback.print_exc()
+            failed.append(case.name)
+            continue
+        finally:
+            bench.end()
         result = {"case": case.name, "title": case.title, "versions": bench.versions, "environment": environment} | measured
-        (folder / f"{case.name}.json").write_text(json.dumps(result, indent=1) + "\n")
+        dump(folder / f"{case.name}.json", result)
+        (folder / f"{case.name}.svg").write_text(plot.of_case(result))
         table += [{"case": case.name} | row for row in measured["rows"]]
         print(report.text(result), flush=True)
     if len(plan) > 1:
         print("\n" + report.text_table(table))
     print(f"\n{environment['conditions']}\nraw results: bench/results{'' if o.full else '/trial'}")
+    if failed:
+        sys.exit(f"not measured, see above: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

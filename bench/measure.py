@@ -82,6 +82,9 @@ class Bench(Plan):
         self.case, self.case_seconds, self.fraction, self.versions = case, seconds, 0.0, {}
 
     def end(self):
+        """Whatever a case left behind would weigh on the next."""
+        for (database,) in self.admin.execute(r"SELECT datname FROM pg_database WHERE datname LIKE 'bench\_%'").fetchall():
+            self.admin.execute(f'DROP DATABASE "{database}" WITH (FORCE)')
         self.expected_done += self.case_seconds
         self.expected_left -= self.case_seconds
 

@@ -75,7 +75,7 @@ def life(bench, peer, batch, jobs):
     peer.tidy()
     vacuum = wal.parts(bench.admin, peer.db, begin, wal.position(bench.admin))
     found["vacuum"] = sum(vacuum.values())
-    return {part: size / jobs for part, size in found.items()}
+    return {part: size / jobs for part, size in sorted(found.items(), key=lambda item: -item[1]) if part != "next_batch"}
 
 
 @case("memory", "memory", seconds=lambda b: 700 * b.scale + 60)

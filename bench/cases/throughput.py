@@ -50,7 +50,7 @@ def batch100(bench):
         [2] if bench.quick else [1, 2, 4], goals)
 
 
-@case("enqueue1", "enqueue one", quick=True, needs=["pgq"], seconds=lambda b: b.comparison(2, 3, fill=1))
+@case("enqueue1", "enqueue one", quick=True, needs=["pgq"], seconds=lambda b: b.comparison(1 if b.quick else 2, 4, fill=1))
 def enqueue1(bench):
     """One job, one commit.  Beside PgQ's insert_event with the same payload and key text, and a bare INSERT."""
     goals = {("PgQ", clients): (1.0, None) for clients in (1, 4)} | {("the limit", clients): (0.75, None) for clients in (1, 4)}
