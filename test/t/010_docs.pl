@@ -1,0 +1,87 @@
+# Every SQL block of the documentation runs, and answers what the page says.
+#
+# A page is one psql session, in a database of its own.  A block without a
+# language that follows a block of SQL is the end of what psql printed since
+# the block before it: without empty lines, row counts, and with every uuid
+# and lease as it happens to be.  A page that \i's a file finds it from the
+# top of the tree.
+
+use strict;
+use warnings;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my %pages = map { $_ => blocks($_) } grep { -e } qw(README.md docs/runbook.md docs/forensics.md docs/reference.md);
+plan skip_all => 'no documentation here' unless %pages;
+
+my $node = PostgreSQL::Test::Cluster->new('docs');
+$node->init;
+$node->start;
+$ENV{PGTZ} = 'UTC';
+
+# [language, text, line number] of each fenced block; language "" for none
+sub blocks
+{
+	my ($page) = @_;
+	my @blocks;
+	my $open;
+	open my $file, '<:encoding(UTF-8)', $page or die "$page: $!";
+	while (my $line = <$file>)
+	{
+		if (defined $open)
+		{
+			if ($line =~ /^```\s*$/) { push @blocks, $open; undef $open; }
+			else { $open->[1] .= $line; }
+		}
+		elsif ($line =~ /^```(\w*)\s*$/) { $open = [ $1, '', $. ]; }
+	}
+	return \@blocks;
+}
+
+sub lines
+{
+	my ($text) = @_;
+	$text =~ s/\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b/00000000-0000-0000-0000-000000000000/g;
+	return grep { $_ ne '' && !/^\(\d+ rows?\)$/ } map { s/\s+$//r } split /\n/, $text;
+}
+
+for my $page (sort keys %pages)
+{
+	my @blocks = grep { $_->[0] =~ /^(|sql)$/ } @{ $pages{$page} };
+	my @sql = grep { $_->[0] eq 'sql' } @blocks;
+	next unless @sql;
+	(my $database = lc $page) =~ s/\W/_/g;
+	$node->safe_psql('postgres', "CREATE DATABASE $database");
+	# examples are of a database that has the extension, but for the README, which makes it
+	$node->safe_psql($database, 'CREATE EXTENSION holdfast') unless $page eq 'README.md';
+
+	my $script = join '', map { "$_->[1]\n\\echo \@\@\@\n" } @sql;
+	my ($out, $err);
+	IPC::Run::run [ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr($database), '-f', '-' ], '<', \$script, '>', \$out, '2>', \$err;
+	my @answers = split /^\@\@\@\n/m, $out, -1;
+	is(@answers - 1, @sql, "$page: every block runs") or diag($err);
+
+	# what a page shows is the end of what was printed since the last block shown
+	my $printed = '';
+	my $shown = 0;
+	for my $block (@blocks)
+	{
+		if ($block->[0] eq 'sql')
+		{
+			$printed .= shift(@answers) // '';
+			$shown = 0;
+			next;
+		}
+		next if $shown || $printed eq '';		# a block that no SQL precedes is something else
+		my @want = lines($block->[1]);
+		my @have = lines($printed);
+		splice @have, 0, @have - @want if @have > @want;
+		is(join("\n", @have), join("\n", @want), "$page, line $block->[2]: the answer");
+		$printed = '';
+		$shown = 1;
+	}
+}
+
+$node->stop;
+done_testing();
