@@ -37,8 +37,8 @@ def next1(bench):
 def batch100(bench):
     """A hundred jobs a call, two calls; the hand-written queue with two prepared statements.
 
-    graphile-worker in its batched mode, as its makers' own performance test sets it: 24 jobs at a time in each
-    process, a local queue of 500, completions gathered.  pg-boss fetches and completes a hundred at a time.
+    graphile-worker in its batched mode, as its makers' page on performance sets it: 24 jobs at a time and a local queue
+    of 500 for each client, completions gathered.  pg-boss fetches and completes a hundred at a time.
     """
     npm = [] if bench.quick else [Arm(Graphile(), "work", 100, guess=30_000), Arm(PgBoss(), "work", 100, guess=20_000)]
     goals = {}

@@ -32,14 +32,11 @@ class NodePeer(Peer):
         return json.loads((FOLDER / "node_modules" / self.package / "package.json").read_text())["version"]
 
     def load(self, op, clients, seconds, batch=1):
-        """One process per core at most: JavaScript runs on one."""
+        """A process per core at most, since JavaScript runs on one, and its share of the clients in each."""
         count = min(clients, os.cpu_count())
-        shares = [(clients + n) // count for n in range(count)]
-        done = [self.finish(p) for p in [self.node("work", *self.work(share, batch), seconds) for share in shares]]
+        done = [self.finish(process) for process in
+                [self.node("work", (clients + n) // count, batch, seconds) for n in range(count)]]
         return {"jobs": sum(d["jobs"] for d in done), "rate": sum(d["rate"] for d in done)}
-
-    def work(self, clients, batch):
-        return clients, batch
 
 
 class Graphile(NodePeer):
@@ -48,10 +45,6 @@ class Graphile(NodePeer):
     vacuum = "graphile_worker._private_jobs"
     ADD = """SELECT count(*) FROM graphile_worker.add_jobs(ARRAY(SELECT row('send_email', payload(n)::json, NULL, NULL, NULL,
              NULL, NULL, NULL)::graphile_worker.job_spec FROM generate_series(%s::bigint, %s) n))"""
-
-    def work(self, clients, batch):
-        """Its batched mode has a local queue of 500 and works on 24 jobs at a time: more than a client's share."""
-        return (clients, 1) if batch == 1 else (24 * clients, 500)
 
     def fill(self, jobs):
         self.fill_in_steps(jobs, self.ADD)
