@@ -62,8 +62,8 @@ SELECT pg_catalog.pg_extension_config_dump('holdfast.attempt_record', '');
 
 CREATE UNIQUE INDEX attempt_record_digest ON holdfast.attempt_record (digest, rank) WHERE digest IS NOT NULL;
 CREATE INDEX attempt_record_subject ON holdfast.attempt_record (subject, action_key, started_at);
-CREATE INDEX attempt_record_job ON holdfast.attempt_record (job_id, source);
-CREATE INDEX attempt_record_key ON holdfast.attempt_record (idempotency_key) WHERE idempotency_key IS NOT NULL;
+CREATE INDEX attempt_record_job ON holdfast.attempt_record (job_id, source, started_at);
+CREATE INDEX attempt_record_key ON holdfast.attempt_record (idempotency_key, started_at) WHERE idempotency_key IS NOT NULL;
 CREATE INDEX attempt_record_correlation ON holdfast.attempt_record (correlation_id) WHERE correlation_id IS NOT NULL;
 CREATE INDEX attempt_record_started ON holdfast.attempt_record (started_at);
 

@@ -50,6 +50,9 @@ CREATE VIEW holdfast.native_attempt AS
 			   bool_or(e.kind IN ('action_terminal', 'action_exhausted', 'action_cancelled', 'action_purged', 'action_suppressed',
 								  'action_attempt_succeeded')
 					   OR e.kind = 'action_reconciled' AND e.detail ->> 'outcome' IN ('done', 'dead')) AS final,
+			   (array_agg(e.kind ORDER BY e.at DESC, e.event_id DESC)
+				FILTER (WHERE e.kind IN ('action_terminal', 'action_exhausted', 'action_cancelled', 'action_purged', 'action_suppressed',
+										 'action_attempt_succeeded')))[1] AS final_kind,
 			   max(e.detail ->> 'reason') FILTER (WHERE e.kind IN ('action_terminal', 'action_exhausted', 'action_cancelled')) AS stop_reason,
 			   (array_agg(e.payload_digest) FILTER (WHERE e.payload_digest IS NOT NULL))[1] AS payload_digest
 		FROM (SELECT v.subject, v.action_key, v.queue, v.job_id, v.idempotency_key, v.correlation_id, v.at
@@ -86,7 +89,7 @@ CREATE VIEW holdfast.attempt WITH (security_barrier) AS
 		   a.worker_result, a.side_effect_state, a.exception_class, a.message,
 		   a.timeout_kind, a.timeout_ms, a.timeout_limit_ms, a.elapsed_ms,
 		   a.next_not_before, a.retry_policy, a.delay_ms, a.jitter_ms, a.failures, a.max_attempts,
-		   a.redriven, a.final, a.stop_reason, a.payload_digest,
+		   a.redriven, a.final, a.final_kind, a.stop_reason, a.payload_digest,
 		   false AS synthetic_lease, a.repeats, a.last_repeat_at, a.arrival
 	FROM holdfast.native_attempt a
 	LEFT JOIN holdfast.queue q ON q.queue_id = a.queue
@@ -102,7 +105,7 @@ CREATE VIEW holdfast.attempt WITH (security_barrier) AS
 		   r.outcome, r.worker_result, r.side_effect_state, r.exception_class, r.message,
 		   r.timeout_kind, r.timeout_ms, r.timeout_limit_ms, r.elapsed_ms,
 		   r.next_not_before, r.retry_policy, r.delay_ms, NULL, r.failures, r.max_attempts,
-		   r.redriven, r.final, r.stop_reason, r.payload_digest, r.synthetic_lease, 0, NULL, r.record_id
+		   r.redriven, r.final, NULL, r.stop_reason, r.payload_digest, r.synthetic_lease, 0, NULL, r.record_id
 	FROM holdfast.attempt_record r
 	WHERE (SELECT holdfast.is_granted(0, 'reader'));		-- no queue has the number 0: for the owner
 COMMENT ON VIEW holdfast.attempt IS
@@ -114,6 +117,7 @@ COMMENT ON COLUMN holdfast.attempt.ended_at IS 'the last sign of life, else the 
 COMMENT ON COLUMN holdfast.attempt.closed_at IS 'its own report, else the end of its lease, else the last sign of life; a delay counts from here';
 COMMENT ON COLUMN holdfast.attempt.redriven IS 'an operator put the job back after this attempt';
 COMMENT ON COLUMN holdfast.attempt.stop_reason IS 'why the job ended with this attempt';
+COMMENT ON COLUMN holdfast.attempt.final_kind IS 'of a native attempt: the event that ended its job';
 COMMENT ON COLUMN holdfast.attempt.repeats IS 'how often its end was reported again under its lease';
 COMMENT ON COLUMN holdfast.attempt.arrival IS 'orders attempts of one source that nothing else orders';
 
