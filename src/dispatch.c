@@ -1,29 +1,18 @@
 /*-------------------------------------------------------------------------
  *
  * dispatch.c
- *	  Jobs in the order of their turn: the skip scan and the scan hint.
+ *	  Jobs in the order of their turn: the skip scan, and its net.
  *
  * The dispatch index is (queue, mode, priority, run_after, job_id).  Within a
  * mode the scan goes from priority to priority: at the first entry that is
  * not due it seeks the next one, so that parked jobs cost nothing.  Two modes
  * are merged.
  *
- * Entries of finished jobs stay in the index for as long as an old snapshot
- * could see them, and running jobs stay at its front.  Each backend therefore
- * remembers, per (queue, mode, priority), a key below which it need not look:
- * the hint.  It is the least key of what the scan met that is pending and due,
- * or still being inserted by another transaction; and never above the clock
- * of the scan less MARGIN, since an entry can appear unseen only between its
- * enqueuer's reading of the clock and its index insertion (hf_not_before).
- *
- * What a hint could make one overlook is found again by:
- *	 - the least lease end among running jobs passed over: once it has passed,
- *	   the hint goes back to the least key among them;
- *	 - the net: once a second a claim looks at some entries below the hint, and
- *	   a claim that would answer short at all of them, if time allows;
- *	 - forgetting: when this backend writes a lower key, when a transaction of
- *	   its own that moved the hint rolls back, when the clock steps back, and
- *	   when the table is invalidated.
+ * A scan begins at the hint of this backend, and goes through the entries that
+ * are ahead before it reads the index (hint.c has the rules).  What a hint hides
+ * all the same is found by the net: once a second a claim looks at some entries
+ * below the hint, and a claim that would answer short at all of them, if time
+ * allows.
  *
  * The scan uses a dirty snapshot: newest versions, and what others insert.
  *
@@ -32,63 +21,34 @@
 #include "holdfast.h"
 
 #include "access/nbtree.h"
-#include "access/xact.h"
-#include "catalog/pg_type.h"
 #include "miscadmin.h"
-#include "portability/instr_time.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
-#include "utils/guc.h"
 
-#define NSLOTS			64
-#define MARGIN			(50 * INT64CONST(1000))		/* us */
 #define SWEEP_ENTRIES	500
 #define SWEEP_EVERY_MS	1000
 #define SWEEP_BUDGET_MS	50
-
-typedef struct Key
-{
-	TimestampTz run_after;
-	int64		job_id;
-} Key;
-
-static const Key lowest = {DT_NOBEGIN, PG_INT64_MIN};
-static const Key highest_of_all = {DT_NOEND, PG_INT64_MAX};
-
-typedef struct Slot
-{
-	bool		used;
-	int32		queue_id;
-	bool		reconcile;
-	int32		priority;
-	uint64		last_use;
-	Key			hint;
-	Key			least_running;	/* of running jobs below the hint */
-	TimestampTz least_lease_end;	/* among them */
-	TimestampTz clock;			/* of the scan that set it */
-	Key			swept_to;		/* where the net goes on */
-	instr_time	swept_at;
-	bool		in_transaction; /* moved in this transaction */
-} Slot;
 
 typedef struct ModeScan
 {
 	bool		reconcile;
 	bool		done;
-	bool		short_of;		/* ran out of entries of the last priority */
-	IndexScanDesc scan;			/* of the present priority, or NULL */
+	bool		open;			/* a priority is being scanned */
+	IndexScanDesc scan;			/* of it; NULL while the entries ahead last */
+	int			next_ahead;		/* the next of them */
+	HfTurn		resume;			/* where the scan begins after them */
 	int32		priority;
 	bool		any_priority;	/* priority is that of a scan begun */
-	Slot	   *slot;
+	HfSlot	   *slot;
 	HfRow	   *row;			/* the candidate */
 	bool		full;			/* the candidate has not been handed out */
-	Key			key;			/* of the candidate */
-	bool		pinned;
-	Key			pin;			/* least key that must stay above the hint */
-	Key			last;			/* of the last entry met */
+	HfEntry		entry;			/* of the candidate */
+	HfEntry    *pinned;			/* entries that must stay above the hint, the first HF_AHEAD of them */
+	int			npinned;
+	HfTurn		last;			/* of the last entry met */
 	bool		met_any;
 	TimestampTz least_lease_end;
-	Key			least_running;
+	HfTurn		least_running;
 	bool		met_running;	/* in any priority */
 } ModeScan;
 
@@ -103,135 +63,10 @@ struct HfDispatch
 	int			nmodes;
 	ModeScan   *current;		/* whose candidate was handed out last */
 	bool		use_hints;
+	IndexFetchTableData *fetch; /* of the rows ahead */
 };
 
-typedef enum HintMode
-{
-	HINT_OFF, HINT_ON, HINT_CHECK
-} HintMode;
-
-static const struct config_enum_entry hint_modes[] = {
-	{"off", HINT_OFF, false}, {"on", HINT_ON, false}, {"check", HINT_CHECK, false}, {NULL, 0, false}
-};
-
-static int	scan_hint = HINT_ON;
-static Slot slots[NSLOTS];
-static uint64 slots_generation = 0;
-static uint64 uses = 0;
-static bool moved_in_transaction = false;
-
-static bool sweep(HfDispatch *d, Slot *slot, int entries, bool *complete);
-
-/* ---------------------------------------------------------------- slots */
-
-static void
-forget_moved(void)
-{
-	for (int i = 0; i < NSLOTS; i++)
-		if (slots[i].in_transaction)
-			slots[i].used = false;
-	moved_in_transaction = false;
-}
-
-static void
-on_xact_event(XactEvent event, void *arg)
-{
-	if (!moved_in_transaction)
-		return;
-	if (event == XACT_EVENT_ABORT)
-		forget_moved();
-	else if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_PREPARE)
-	{
-		for (int i = 0; i < NSLOTS; i++)
-			slots[i].in_transaction = false;
-		moved_in_transaction = false;
-	}
-}
-
-static void
-on_subxact_event(SubXactEvent event, SubTransactionId me, SubTransactionId parent, void *arg)
-{
-	if (event == SUBXACT_EVENT_ABORT_SUB && moved_in_transaction)
-		forget_moved();
-}
-
-void
-hf_dispatch_init(void)
-{
-	DefineCustomEnumVariable("holdfast.scan_hint",
-							 "Whether a claim begins where the last one of this backend left off.",
-							 "check makes both scans and warns of a job that the hint would have missed.",
-							 &scan_hint, HINT_ON, hint_modes, PGC_USERSET, 0, NULL, NULL, NULL);
-	RegisterXactCallback(on_xact_event, NULL);
-	RegisterSubXactCallback(on_subxact_event, NULL);
-}
-
-static int
-compare(Key a, Key b)
-{
-	if (a.run_after != b.run_after)
-		return a.run_after < b.run_after ? -1 : 1;
-	return a.job_id < b.job_id ? -1 : a.job_id > b.job_id;
-}
-
-static Slot *
-find_slot(int32 queue_id, bool reconcile, int32 priority)
-{
-	for (int i = 0; i < NSLOTS; i++)
-		if (slots[i].used && slots[i].queue_id == queue_id && slots[i].reconcile == reconcile &&
-			slots[i].priority == priority)
-			return &slots[i];
-	return NULL;
-}
-
-static void
-reset_slot(Slot *slot, Key hint, TimestampTz clock)
-{
-	slot->hint = hint;
-	slot->least_running = highest_of_all;
-	slot->least_lease_end = DT_NOEND;
-	slot->clock = clock;
-}
-
-/* The slot to use, fit to begin a scan with; the least recently used one is replaced. */
-static Slot *
-take_slot(HfDispatch *d, bool reconcile, int32 priority)
-{
-	Slot	   *slot = find_slot(d->queue_id, reconcile, priority);
-	TimestampTz now = d->call->now;
-
-	if (slot == NULL)
-	{
-		slot = &slots[0];
-		for (int i = 1; i < NSLOTS && slot->used; i++)
-			if (!slots[i].used || slots[i].last_use < slot->last_use)
-				slot = &slots[i];
-		memset(slot, 0, sizeof(Slot));
-		slot->used = true;
-		slot->queue_id = d->queue_id;
-		slot->reconcile = reconcile;
-		slot->priority = priority;
-		slot->swept_to = lowest;
-		reset_slot(slot, lowest, now);
-	}
-	else if (now < slot->clock)
-		reset_slot(slot, lowest, now);
-	else if (now >= slot->least_lease_end)
-		reset_slot(slot, compare(slot->least_running, slot->hint) < 0 ? slot->least_running : slot->hint, now);
-	slot->last_use = ++uses;
-	return slot;
-}
-
-/* This backend makes a job pending: a hint must not lie above it. */
-void
-hf_dispatch_pending(int32 queue_id, bool reconcile, int32 priority, TimestampTz run_after, int64 job_id)
-{
-	Slot	   *slot = find_slot(queue_id, reconcile, priority);
-	Key			key = {run_after, job_id};
-
-	if (slot != NULL && compare(key, slot->hint) < 0)
-		slot->hint = key;
-}
+static bool sweep(HfDispatch *d, HfSlot *slot, int entries, bool *complete);
 
 /* ---------------------------------------------------------------- scans */
 
@@ -254,7 +89,7 @@ mode_key(ScanKey key, bool reconcile)
  * do not stand between.
  */
 static IndexScanDesc
-begin_priority(HfDispatch *d, bool reconcile, int32 priority, Key from, TimestampTz upto, bool want_entries)
+begin_priority(HfDispatch *d, bool reconcile, int32 priority, HfTurn from, TimestampTz upto)
 {
 	IndexScanDesc scan;
 	ScanKeyData keys[5];
@@ -264,7 +99,7 @@ begin_priority(HfDispatch *d, bool reconcile, int32 priority, Key from, Timestam
 	int4_key(&keys[n++], 1, BTEqualStrategyNumber, F_INT4EQ, d->queue_id);
 	mode_key(&keys[n++], reconcile);
 	int4_key(&keys[n++], 3, BTEqualStrategyNumber, F_INT4EQ, priority);
-	if (compare(from, lowest) != 0)
+	if (hf_turn_cmp(from, hf_first_turn) != 0)
 	{
 		ScanKeyEntryInitialize(&row[0], SK_ROW_MEMBER, 4, BTGreaterEqualStrategyNumber, InvalidOid, InvalidOid,
 							   F_TIMESTAMP_CMP, TimestampTzGetDatum(from.run_after));
@@ -279,7 +114,7 @@ begin_priority(HfDispatch *d, bool reconcile, int32 priority, Key from, Timestam
 	}
 	ScanKeyInit(&keys[n++], 4, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE, TimestampTzGetDatum(upto));
 	scan = hf_index_beginscan(d->table->rel, d->index, &d->dirty, n);
-	scan->xs_want_itup = want_entries;
+	scan->xs_want_itup = true;	/* the net and what is ahead go by the entries */
 	index_rescan(scan, keys, n, NULL, 0);
 	return scan;
 }
@@ -290,13 +125,17 @@ known_priority(HfDispatch *d, ModeScan *m, int32 *known)
 {
 	bool		found = false;
 
-	for (int i = 0; i < NSLOTS; i++)
-		if (slots[i].used && slots[i].queue_id == d->queue_id && slots[i].reconcile == m->reconcile &&
-			(!m->any_priority || slots[i].priority > m->priority) && (!found || slots[i].priority < *known))
+	for (int i = 0; i < HF_NSLOTS; i++)
+	{
+		const HfSlot *slot = hf_slot(i);
+
+		if (slot != NULL && slot->queue_id == d->queue_id && slot->reconcile == m->reconcile &&
+			(!m->any_priority || slot->priority > m->priority) && (!found || slot->priority < *known))
 		{
-			*known = slots[i].priority;
+			*known = slot->priority;
 			found = true;
 		}
+	}
 	return found;
 }
 
@@ -339,54 +178,158 @@ next_priority(HfDispatch *d, ModeScan *m)
 	return found || known;
 }
 
+/* The candidate, or what was met in its place, stays where it is: the hint must not pass it. */
 static void
-pin(ModeScan *m, Key key)
+pin(ModeScan *m)
 {
-	if (!m->pinned || compare(key, m->pin) < 0)
-	{
-		m->pinned = true;
-		m->pin = key;
-	}
+	if (m->pinned == NULL)
+		m->pinned = palloc(sizeof(HfEntry) * HF_AHEAD);
+	if (m->npinned < HF_AHEAD)
+		m->pinned[m->npinned] = m->entry;
+	m->npinned++;
 }
 
 static void
-passed_running(ModeScan *m, Key key, TimestampTz lease_end)
+passed_running(ModeScan *m, HfTurn turn, TimestampTz lease_end)
 {
 	m->met_running = true;
 	if (lease_end < m->least_lease_end)
 		m->least_lease_end = lease_end;
-	if (compare(key, m->least_running) < 0)
-		m->least_running = key;
+	if (hf_turn_cmp(turn, m->least_running) < 0)
+		m->least_running = turn;
 }
+
+static HfTurn
+turn_of_entry(IndexScanDesc scan)
+{
+	HfTurn		turn;
+	bool		isnull;
+
+	turn.run_after = DatumGetTimestampTz(index_getattr(scan->xs_itup, 4, scan->xs_itupdesc, &isnull));
+	turn.job_id = DatumGetInt64(index_getattr(scan->xs_itup, 5, scan->xs_itupdesc, &isnull));
+	return turn;
+}
+
+/* ---------------------------------------------------------------- the entries ahead */
+
+/* Where the present entry of the scan points; the scan itself says where its row was found. */
+static ItemPointerData
+place_of_entry(IndexScanDesc scan)
+{
+	BTScanPos	pos = &((BTScanOpaque) scan->opaque)->currPos;
+
+	return pos->items[pos->itemIndex].heapTid;
+}
+
+static bool
+more_on_page(IndexScanDesc scan)
+{
+	BTScanPos	pos = &((BTScanOpaque) scan->opaque)->currPos;
+
+	return BTScanPosIsValid(*pos) && pos->itemIndex < pos->lastItem;
+}
+
+/* The row of the next entry ahead that has one; false: there is none. */
+static bool
+next_ahead(HfDispatch *d, ModeScan *m)
+{
+	HfEntry    *ahead = hf_slot_ahead(m->slot);
+
+	/* the slot may be given to another priority, or what is ahead forgotten, while a call uses it */
+	while (hf_slot_is(m->slot, d->queue_id, m->reconcile, m->priority) && m->next_ahead < m->slot->nahead)
+	{
+		ItemPointerData place;
+		bool		again = false;
+		bool		all_dead;
+
+		m->entry = ahead[m->next_ahead++];
+		if (hf_turn_cmp(m->entry.turn, m->slot->hint) < 0)
+			continue;
+		m->resume = m->entry.turn;
+		m->resume.job_id++;		/* ids begin at 1 and end far below the type's last value */
+		place = m->entry.place;
+		if (!hf_may_lie_at(d->table, &place))
+			continue;
+		if (d->fetch == NULL)
+			d->fetch = table_index_fetch_begin(d->table->rel);
+		if (table_index_fetch_tuple(d->fetch, &place, &d->dirty, m->row->stored, &again, &all_dead))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Keep what the scan's page still has, behind what is pinned: nothing can
+ * appear among these entries any more, since they are older than the margin.
+ */
+static void
+look_ahead(HfDispatch *d, ModeScan *m, HfTurn upto)
+{
+	HfSlot	   *slot = m->slot;
+	HfEntry    *ahead = hf_slot_ahead(slot);
+
+	slot->nahead = 0;
+	if (hf_turn_cmp(upto, m->last) < 0 || m->npinned > HF_AHEAD)
+		return;
+	for (int i = 0; i < m->npinned; i++)
+		ahead[slot->nahead++] = m->pinned[i];
+	while (slot->nahead < HF_AHEAD && more_on_page(m->scan) &&
+		   index_getnext_tid(m->scan, ForwardScanDirection) != NULL)
+	{
+		HfEntry    *entry = &ahead[slot->nahead];
+
+		entry->turn = turn_of_entry(m->scan);
+		entry->place = place_of_entry(m->scan);
+		if (hf_turn_cmp(upto, entry->turn) < 0)
+			break;
+		slot->nahead++;
+	}
+}
+
+/* ---------------------------------------------------------------- one priority */
 
 /* Move the slot's hint to what the scan of its priority has shown. */
 static void
 close_priority(HfDispatch *d, ModeScan *m, bool to_the_end)
 {
-	Slot	   *slot = m->slot;
-	Key			hint;
-	Key			highest = {d->call->now - MARGIN, PG_INT64_MIN};
+	HfSlot	   *slot = m->slot;
+	HfTurn		hint;
+	HfTurn		highest = {d->call->now - HF_MARGIN, PG_INT64_MIN};
 
-	if (m->scan == NULL)
+	if (!m->open)
 		return;
-	index_endscan(m->scan);
+	m->open = false;
+	if (d->use_hints && hf_slot_is(slot, d->queue_id, m->reconcile, m->priority))
+	{
+		hint = to_the_end ? highest : m->met_any ? m->last : slot->hint;
+		if (m->npinned > 0 && hf_turn_cmp(m->pinned[0].turn, hint) < 0)
+			hint = m->pinned[0].turn;
+		if (hf_turn_cmp(highest, hint) < 0)
+			hint = highest;
+		if (hf_turn_cmp(hint, slot->hint) < 0 && m->npinned == 0)
+			hint = slot->hint;	/* the margin does not take back what was seen */
+		if (m->least_lease_end < slot->least_lease_end)
+			slot->least_lease_end = m->least_lease_end;
+		if (hf_turn_cmp(m->least_running, slot->least_running) < 0)
+			slot->least_running = m->least_running;
+		hf_slot_move(slot, hint, d->call->now);
+		if (m->scan != NULL && m->met_any)
+			look_ahead(d, m, highest);
+	}
+	if (m->scan != NULL)
+		index_endscan(m->scan);
 	m->scan = NULL;
-	if (!d->use_hints || !slot->used || slot->queue_id != d->queue_id || slot->reconcile != m->reconcile || slot->priority != m->priority)
-		return;					/* given to another meanwhile */
-	hint = to_the_end ? highest : m->met_any ? m->last : slot->hint;
-	if (m->pinned && compare(m->pin, hint) < 0)
-		hint = m->pin;
-	if (compare(highest, hint) < 0)
-		hint = highest;
-	if (compare(hint, slot->hint) < 0 && !m->pinned)
-		hint = slot->hint;		/* the margin does not take back what was seen */
-	if (m->least_lease_end < slot->least_lease_end)
-		slot->least_lease_end = m->least_lease_end;
-	if (compare(m->least_running, slot->least_running) < 0)
-		slot->least_running = m->least_running;
-	slot->hint = hint;
-	slot->clock = d->call->now;
-	slot->in_transaction = moved_in_transaction = true;
+}
+
+/* Whether the row is the one that the entry ahead was made for: its place may have another by now. */
+static bool
+is_of_entry(const HfDispatch *d, const ModeScan *m)
+{
+	const HfRow *row = m->row;
+
+	return hf_int64(row, JOB_ID) == m->entry.turn.job_id && hf_time(row, JOB_RUN_AFTER) == m->entry.turn.run_after &&
+		hf_int32(row, JOB_QUEUE) == d->queue_id && hf_int32(row, JOB_PRIORITY) == m->priority &&
+		hf_text_is(hf_get(row, JOB_MODE), m->reconcile ? "reconcile" : "execute");
 }
 
 /* What an entry's row says; true if the caller is to see it. */
@@ -396,13 +339,19 @@ look_at(HfDispatch *d, ModeScan *m)
 	HfRow	   *row = m->row;
 
 	hf_row_load(row);
-	m->key.run_after = hf_time(row, JOB_RUN_AFTER);
-	m->key.job_id = hf_int64(row, JOB_ID);
+	if (m->scan != NULL)
+	{
+		m->entry.turn.run_after = hf_time(row, JOB_RUN_AFTER);
+		m->entry.turn.job_id = hf_int64(row, JOB_ID);
+		m->entry.place = place_of_entry(m->scan);
+	}
+	else if (!is_of_entry(d, m))
+		return false;
 	m->met_any = true;
-	m->last = m->key;
+	m->last = m->entry.turn;
 	if (TransactionIdIsValid(d->dirty.xmin))
 	{
-		pin(m, m->key);			/* another transaction is inserting it */
+		pin(m);					/* another transaction is inserting it */
 		return false;
 	}
 	if (hf_text_is(hf_get(row, JOB_STATUS), "running"))
@@ -411,33 +360,97 @@ look_at(HfDispatch *d, ModeScan *m)
 
 		if (d->call->now < lease_end)
 		{
-			passed_running(m, m->key, lease_end);
+			passed_running(m, m->entry.turn, lease_end);
 			return false;
 		}
 	}
 	if (TransactionIdIsValid(d->dirty.xmax))
 	{
-		pin(m, m->key);			/* another transaction is changing it */
+		pin(m);					/* another transaction is changing it */
 		return false;
 	}
 	return true;
 }
 
-/* holdfast.scan_hint = check: say what a scan from the hint on would have missed. */
 static void
-check_hint(HfDispatch *d, Slot *slot)
+warn_of_missed(HfTurn turn, const char *what, HfTurn stood)
 {
-	Key			hint = slot->hint;
+	ereport(WARNING,
+			(errmsg("scan hint would have missed job " INT64_FORMAT, turn.job_id),
+			 errdetail("It is due since %s; %s job " INT64_FORMAT ".",
+					   pstrdup(timestamptz_to_str(turn.run_after)), what, stood.job_id)));
+}
+
+/* Whether the entries ahead, which take the place of a scan, are all that one would find. */
+static void
+check_ahead(HfDispatch *d, HfSlot *slot)
+{
+	HfEntry    *ahead = hf_slot_ahead(slot);
+	HfTurn		last = slot->nahead > 0 ? ahead[slot->nahead - 1].turn : hf_first_turn;
+	HfRow	   *row = hf_row_for(d->table);
+	IndexScanDesc scan = begin_priority(d, slot->reconcile, slot->priority, slot->hint, last.run_after);
+	int			i = 0;
+
+	while (slot->nahead > 0 && index_getnext_slot(scan, ForwardScanDirection, row->stored))
+	{
+		HfTurn		turn = turn_of_entry(scan);
+
+		hf_row_load(row);
+		if (hf_turn_cmp(last, turn) < 0)
+			break;
+		while (hf_turn_cmp(ahead[i].turn, turn) < 0)
+			i++;
+		if (hf_turn_cmp(ahead[i].turn, turn) != 0 && hf_text_is(hf_get(row, JOB_STATUS), "pending"))
+			warn_of_missed(turn, "what is ahead goes to", last);
+	}
+	index_endscan(scan);
+	hf_row_free(row);
+}
+
+/* holdfast.scan_hint = check: say what a scan from the first entry on would have found. */
+static void
+check_hint(HfDispatch *d, HfSlot *slot)
+{
+	HfTurn		hint = slot->hint;
 	bool		complete = false;
 
-	if (scan_hint != HINT_CHECK || compare(hint, lowest) == 0)
+	if (hf_hint_mode != HF_HINT_CHECK || hf_turn_cmp(hint, hf_first_turn) == 0)
 		return;
-	slot->swept_to = lowest;
+	check_ahead(d, slot);
+	slot->swept_to = hf_first_turn;
 	if (sweep(d, slot, PG_INT32_MAX, &complete))
-		ereport(WARNING,
-				(errmsg("scan hint would have missed job " INT64_FORMAT, slot->hint.job_id),
-				 errdetail("It is due since %s; the hint stood at job " INT64_FORMAT ".",
-						   pstrdup(timestamptz_to_str(slot->hint.run_after)), hint.job_id)));
+		warn_of_missed(slot->hint, "the hint stood at", hint);
+}
+
+/* Begin with the next priority; false: there is none. */
+static bool
+open_priority(HfDispatch *d, ModeScan *m)
+{
+	if (!next_priority(d, m))
+		return false;
+	m->slot = hf_slot_take(d->queue_id, m->reconcile, m->priority, d->call->now);
+	check_hint(d, m->slot);
+	m->met_any = false;
+	m->npinned = 0;
+	m->least_lease_end = DT_NOEND;
+	m->least_running = hf_last_turn;
+	m->next_ahead = d->use_hints ? 0 : HF_AHEAD;
+	m->resume = d->use_hints ? m->slot->hint : hf_first_turn;
+	m->open = true;
+	return true;
+}
+
+/* The next row of the priority: of the entries ahead, then of the index. */
+static bool
+next_row(HfDispatch *d, ModeScan *m)
+{
+	if (m->scan == NULL)
+	{
+		if (next_ahead(d, m))
+			return true;
+		m->scan = begin_priority(d, m->reconcile, m->priority, m->resume, d->call->now);
+	}
+	return index_getnext_slot(m->scan, ForwardScanDirection, m->row->stored);
 }
 
 static void
@@ -446,22 +459,9 @@ advance(HfDispatch *d, ModeScan *m)
 	while (!m->full && !m->done)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (m->scan == NULL)
-		{
-			if (!next_priority(d, m))
-			{
-				m->done = true;
-				return;
-			}
-			m->slot = take_slot(d, m->reconcile, m->priority);
-			check_hint(d, m->slot);
-			m->pinned = m->met_any = false;
-			m->least_lease_end = DT_NOEND;
-			m->least_running = highest_of_all;
-			m->scan = begin_priority(d, m->reconcile, m->priority, d->use_hints ? m->slot->hint : lowest, d->call->now,
-									 false);
-		}
-		if (!index_getnext_slot(m->scan, ForwardScanDirection, m->row->stored))
+		if (!m->open && !open_priority(d, m))
+			m->done = true;
+		else if (!next_row(d, m))
 			close_priority(d, m, true);
 		else if (look_at(d, m))
 			m->full = true;
@@ -470,23 +470,12 @@ advance(HfDispatch *d, ModeScan *m)
 
 /* ---------------------------------------------------------------- the net */
 
-static Key
-key_of_entry(IndexScanDesc scan)
-{
-	Key			key;
-	bool		isnull;
-
-	key.run_after = DatumGetTimestampTz(index_getattr(scan->xs_itup, 4, scan->xs_itupdesc, &isnull));
-	key.job_id = DatumGetInt64(index_getattr(scan->xs_itup, 5, scan->xs_itupdesc, &isnull));
-	return key;
-}
-
 /*
  * Look at up to "entries" entries below the hint, from where the last look
  * ended.  Returns true when the hint was lowered.
  */
 static bool
-sweep(HfDispatch *d, Slot *slot, int entries, bool *complete)
+sweep(HfDispatch *d, HfSlot *slot, int entries, bool *complete)
 {
 	HfRow	   *row = hf_row_for(d->table);
 	IndexScanDesc scan;
@@ -494,10 +483,10 @@ sweep(HfDispatch *d, Slot *slot, int entries, bool *complete)
 	int			seen = 0;
 
 	*complete = false;
-	scan = begin_priority(d, slot->reconcile, slot->priority, slot->swept_to, slot->hint.run_after, true);
+	scan = begin_priority(d, slot->reconcile, slot->priority, slot->swept_to, slot->hint.run_after);
 	while (!*complete && seen++ < entries)
 	{
-		Key			key;
+		HfTurn		turn;
 
 		CHECK_FOR_INTERRUPTS();
 		if (index_getnext_tid(scan, ForwardScanDirection) == NULL)
@@ -506,33 +495,33 @@ sweep(HfDispatch *d, Slot *slot, int entries, bool *complete)
 			break;
 		}
 		/* entries count, whether their row is still to be seen or not */
-		key = key_of_entry(scan);
-		if (compare(key, slot->hint) >= 0)
+		turn = turn_of_entry(scan);
+		if (hf_turn_cmp(turn, slot->hint) >= 0)
 		{
 			*complete = true;
 			break;
 		}
-		slot->swept_to = key;
+		slot->swept_to = turn;
 		if (!index_fetch_heap(scan, row->stored))
 			continue;
 		hf_row_load(row);
 		if (hf_text_is(hf_get(row, JOB_STATUS), "pending") || TransactionIdIsValid(d->dirty.xmin) ||
 			d->call->now >= hf_time(row, JOB_LEASE_EXPIRES_AT))
 		{
-			slot->hint = key;
+			hf_slot_lower(slot, turn);
 			lowered = *complete = true;
 		}
 		else
 		{
 			slot->least_lease_end = Min(slot->least_lease_end, hf_time(row, JOB_LEASE_EXPIRES_AT));
-			if (compare(key, slot->least_running) < 0)
-				slot->least_running = key;
+			if (hf_turn_cmp(turn, slot->least_running) < 0)
+				slot->least_running = turn;
 		}
 	}
 	index_endscan(scan);
 	hf_row_free(row);
 	if (*complete)
-		slot->swept_to = lowest;
+		slot->swept_to = hf_first_turn;
 	return lowered;
 }
 
@@ -545,13 +534,13 @@ sweep_due(HfDispatch *d, bool all)
 	bool		lowered = false;
 
 	INSTR_TIME_SET_CURRENT(begin);
-	for (int i = 0; i < NSLOTS; i++)
+	for (int i = 0; i < HF_NSLOTS; i++)
 	{
-		Slot	   *slot = &slots[i];
+		HfSlot	   *slot = hf_slot(i);
 		instr_time	since;
 		bool		complete;
 
-		if (!slot->used || slot->queue_id != d->queue_id || compare(slot->hint, lowest) == 0)
+		if (slot == NULL || slot->queue_id != d->queue_id || hf_turn_cmp(slot->hint, hf_first_turn) == 0)
 			continue;
 		now = begin;
 		since = now;
@@ -578,17 +567,13 @@ hf_dispatch_begin(HfCall *call, int32 queue_id, bool execute, bool reconcile)
 {
 	HfDispatch *d = palloc0(sizeof(HfDispatch));
 
-	if (slots_generation != hf_job_generation())
-	{
-		memset(slots, 0, sizeof(slots));
-		slots_generation = hf_job_generation();
-	}
+	hf_slots_check();
 	d->call = call;
 	d->queue_id = queue_id;
 	d->table = hf_open(call, HF_JOB);
 	d->index = hf_index(d->table, "_dispatch");
 	call->now = hf_clock_now(); /* there may have been a wait */
-	d->use_hints = (scan_hint != HINT_OFF);
+	d->use_hints = (hf_hint_mode != HF_HINT_OFF);
 	InitDirtySnapshot(d->dirty);
 	if (execute)
 		d->nmodes++;
@@ -626,7 +611,7 @@ hf_dispatch_next(HfDispatch *d)
 		if (!m->full)
 			continue;
 		if (first == NULL || m->priority < first->priority ||
-			(m->priority == first->priority && compare(m->key, first->key) < 0))
+			(m->priority == first->priority && hf_turn_cmp(m->entry.turn, first->entry.turn) < 0))
 			first = m;
 	}
 	d->current = first;
@@ -640,14 +625,14 @@ hf_dispatch_next(HfDispatch *d)
 void
 hf_dispatch_keep(HfDispatch *d)
 {
-	pin(d->current, d->current->key);
+	pin(d->current);
 }
 
 /* The job just handed out runs now, until then. */
 void
 hf_dispatch_running_until(HfDispatch *d, TimestampTz lease_end)
 {
-	passed_running(d->current, d->current->key, lease_end);
+	passed_running(d->current, d->current->entry.turn, lease_end);
 }
 
 /*
@@ -662,10 +647,12 @@ hf_dispatch_end(HfDispatch *d, bool answered_short)
 		ModeScan   *m = &d->modes[i];
 
 		if (m->full)
-			pin(m, m->key);
+			pin(m);
 		close_priority(d, m, false);
 		hf_row_free(m->row);
 	}
+	if (d->fetch != NULL)
+		table_index_fetch_end(d->fetch);
 	return d->use_hints && sweep_due(d, answered_short) && answered_short;
 }
 
@@ -676,8 +663,8 @@ static TimestampTz
 next_run_after(HfDispatch *d, ModeScan *m)
 {
 	TimestampTz next = DT_NOEND;
-	Key			from = {d->call->now, PG_INT64_MAX};
-	IndexScanDesc scan = begin_priority(d, m->reconcile, m->priority, from, DT_NOEND, false);
+	HfTurn		from = {d->call->now, PG_INT64_MAX};
+	IndexScanDesc scan = begin_priority(d, m->reconcile, m->priority, from, DT_NOEND);
 
 	while (index_getnext_slot(scan, ForwardScanDirection, m->row->stored))
 	{

@@ -389,7 +389,7 @@ reserve(HfCall *call, HfRow *job, Enqueued *answer)
 static void
 created(HfRow *job, Enqueued *answer)
 {
-	hf_dispatch_pending(hf_int32(job, JOB_QUEUE), false, hf_int32(job, JOB_PRIORITY), hf_time(job, JOB_RUN_AFTER),
+	hf_hint_pending(hf_int32(job, JOB_QUEUE), false, hf_int32(job, JOB_PRIORITY), hf_time(job, JOB_RUN_AFTER),
 						hf_int64(job, JOB_ID));
 	answer->outcome = "created";
 	answer->job_id = hf_int64(job, JOB_ID);

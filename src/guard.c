@@ -578,7 +578,7 @@ after_job_update(Guard *g)
 	}
 	add_changed_event(g, g->new);
 	if (!is_running(g->new))
-		hf_dispatch_pending(hf_int32(g->new, JOB_QUEUE), in_mode(g->new, "reconcile"), hf_int32(g->new, JOB_PRIORITY),
+		hf_hint_pending(hf_int32(g->new, JOB_QUEUE), in_mode(g->new, "reconcile"), hf_int32(g->new, JOB_PRIORITY),
 							hf_time(g->new, JOB_RUN_AFTER), hf_int64(g->new, JOB_ID));
 }
 

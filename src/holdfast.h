@@ -36,6 +36,7 @@
 #include "funcapi.h"
 #include "lib/ilist.h"
 #include "nodes/execnodes.h"
+#include "portability/instr_time.h"
 #include "access/relation.h"
 #include "utils/jsonb.h"
 #include "utils/rel.h"
@@ -272,6 +273,7 @@ extern bool hf_delete(HfCall *call, HfRow *row);
 extern void hf_update_locked(HfCall *call, HfRow *row);
 extern void hf_delete_locked(HfCall *call, HfRow *row);
 extern HfLock hf_lock(HfCall *call, HfRow *row, bool skip);
+extern bool hf_may_lie_at(HfTable *table, ItemPointer place);
 extern bool hf_find_job(HfRow *row, int64 job_id);
 extern bool hf_find_key(HfRow *row, const pg_uuid_t *key);
 extern bool hf_find_key_at(HfRow *row, const pg_uuid_t *key, int key_column, ItemPointer place);
@@ -590,11 +592,77 @@ enum
 
 extern void hf_pair_init(void);
 
+/* ---------------------------------------------------------------- hint.c: where a claim may begin, and what comes next */
+
+#define HF_NSLOTS	64
+#define HF_AHEAD	128			/* entries kept of an index page that was read */
+#define HF_MARGIN	(50 * INT64CONST(1000))		/* us */
+
+/* A job's turn within its queue, mode and priority. */
+typedef struct HfTurn
+{
+	TimestampTz run_after;
+	int64		job_id;
+} HfTurn;
+
+typedef struct HfEntry
+{
+	HfTurn		turn;
+	ItemPointerData place;		/* where its index entry points */
+} HfEntry;
+
+typedef struct HfSlot
+{
+	bool		used;
+	int32		queue_id;
+	bool		reconcile;
+	int32		priority;
+	uint64		last_use;
+	HfTurn		hint;
+	HfTurn		least_running;	/* of running jobs below the hint */
+	TimestampTz least_lease_end;	/* among them */
+	TimestampTz clock;			/* of the scan that set it */
+	HfTurn		swept_to;		/* where the net goes on */
+	instr_time	swept_at;
+	bool		in_transaction; /* moved in this transaction */
+	int			nahead;			/* entries ahead, in order: hf_slot_ahead() */
+} HfSlot;
+
+typedef enum HfHintMode
+{
+	HF_HINT_OFF, HF_HINT_ON, HF_HINT_CHECK
+} HfHintMode;
+
+extern const HfTurn hf_first_turn;
+extern const HfTurn hf_last_turn;
+extern HfHintMode hf_hint_mode;
+extern void hf_hint_init(void);
+extern HfSlot *hf_slot(int i);
+extern void hf_slots_check(void);
+extern HfSlot *hf_slot_take(int32 queue_id, bool reconcile, int32 priority, TimestampTz now);
+extern void hf_slot_lower(HfSlot *slot, HfTurn hint);
+extern void hf_slot_move(HfSlot *slot, HfTurn hint, TimestampTz clock);
+extern HfEntry *hf_slot_ahead(HfSlot *slot);
+extern void hf_hint_pending(int32 queue_id, bool reconcile, int32 priority, TimestampTz run_after, int64 job_id);
+
+static inline int
+hf_turn_cmp(HfTurn a, HfTurn b)
+{
+	if (a.run_after != b.run_after)
+		return a.run_after < b.run_after ? -1 : 1;
+	return a.job_id < b.job_id ? -1 : a.job_id > b.job_id;
+}
+
+static inline bool
+hf_slot_is(const HfSlot *slot, int32 queue_id, bool reconcile, int32 priority)
+{
+	return slot->used && slot->queue_id == queue_id && slot->reconcile == reconcile && slot->priority == priority;
+}
+
 /* ---------------------------------------------------------------- dispatch.c: jobs in the order of their turn */
 
 typedef struct HfDispatch HfDispatch;
 
-extern void hf_dispatch_init(void);
 extern HfDispatch *hf_dispatch_begin(HfCall *call, int32 queue_id, bool execute, bool reconcile);
 extern HfDispatch *hf_dispatch_begin_whole(HfCall *call, int32 queue_id);
 extern HfRow *hf_dispatch_next(HfDispatch *dispatch);
@@ -602,7 +670,6 @@ extern void hf_dispatch_keep(HfDispatch *dispatch);	/* the last one stays where 
 extern void hf_dispatch_running_until(HfDispatch *dispatch, TimestampTz lease_end);
 extern bool hf_dispatch_end(HfDispatch *dispatch, bool answered_short);
 extern int32 hf_dispatch_wait_ms(HfCall *call, const struct HfQueue *queue);
-extern void hf_dispatch_pending(int32 queue_id, bool reconcile, int32 priority, TimestampTz run_after, int64 job_id);
 
 /* ---------------------------------------------------------------- clock.c */
 

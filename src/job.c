@@ -90,7 +90,7 @@ hf_job_requeue(HfCall *call, HfRow *job, TimestampTz run_after, const char *mode
 	hf_set(job, JOB_MODE, hf_word(mode));
 	hf_set(job, JOB_RUN_AFTER, TimestampTzGetDatum(run_after));
 	hf_update_locked(call, job);
-	hf_dispatch_pending(hf_int32(job, JOB_QUEUE), strcmp(mode, "reconcile") == 0, hf_int32(job, JOB_PRIORITY),
+	hf_hint_pending(hf_int32(job, JOB_QUEUE), strcmp(mode, "reconcile") == 0, hf_int32(job, JOB_PRIORITY),
 						run_after, hf_int64(job, JOB_ID));
 }
 

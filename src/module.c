@@ -25,7 +25,7 @@ _PG_init(void)
 {
 	hf_clock_init();
 	hf_evidence_init();
-	hf_dispatch_init();
+	hf_hint_init();
 	hf_lease_init();
 	hf_table_init();
 	hf_config_init();

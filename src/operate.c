@@ -367,7 +367,7 @@ redrive_one(HfCall *call, HfRow *dead, text *reason, int64 *other)
 	{
 		add_redriven_event(call, job, ledger, dead, reason, &detail);
 		hf_delete_locked(call, dead);
-		hf_dispatch_pending(hf_int32(job, JOB_QUEUE), strcmp(mode, "reconcile") == 0, hf_int32(job, JOB_PRIORITY),
+		hf_hint_pending(hf_int32(job, JOB_QUEUE), strcmp(mode, "reconcile") == 0, hf_int32(job, JOB_PRIORITY),
 							hf_time(job, JOB_RUN_AFTER), hf_int64(job, JOB_ID));
 	}
 	if (ledger != NULL)

@@ -294,7 +294,7 @@ move_turn(HfCall *call, HfRow *job, TimestampTz run_after, int64 credit, const c
 	hf_event_add(call, &event);
 	hf_set(job, JOB_RUN_AFTER, TimestampTzGetDatum(run_after));
 	hf_update_locked(call, job);
-	hf_dispatch_pending(hf_int32(job, JOB_QUEUE), hf_text_is(hf_get(job, JOB_MODE), "reconcile"),
+	hf_hint_pending(hf_int32(job, JOB_QUEUE), hf_text_is(hf_get(job, JOB_MODE), "reconcile"),
 						hf_int32(job, JOB_PRIORITY), run_after, hf_int64(job, JOB_ID));
 }
 

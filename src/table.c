@@ -978,8 +978,8 @@ find(HfRow *row, Relation index, RegProcedure equal, Datum value)
 }
 
 /* A table can have been cut short since a place was noted. */
-static bool
-may_lie_at(HfTable *table, ItemPointer place)
+bool
+hf_may_lie_at(HfTable *table, ItemPointer place)
 {
 	if (table->nblocks == 0)
 		table->nblocks = RelationGetNumberOfBlocks(table->rel);
@@ -1007,7 +1007,7 @@ hf_find_job(HfRow *row, int64 job_id)
 	{
 		int			i = (uint64) job_id % lengthof(job_places);
 
-		if (job_places[i].job_id == job_id && may_lie_at(row->table, &job_places[i].place) &&
+		if (job_places[i].job_id == job_id && hf_may_lie_at(row->table, &job_places[i].place) &&
 			fetch_at(row, &job_places[i].place) && hf_int64(row, JOB_ID) == job_id)
 			return true;
 	}
@@ -1046,7 +1046,7 @@ hf_find_key_at(HfRow *row, const pg_uuid_t *key, int key_column, ItemPointer pla
 	Buffer		buffer;
 	bool		found;
 
-	if (!may_lie_at(row->table, place))
+	if (!hf_may_lie_at(row->table, place))
 		return false;
 	buffer = ReadBuffer(row->table->rel, ItemPointerGetBlockNumber(place));
 	if (PageGetHeapFreeSpace(BufferGetPage(buffer)) < BLCKSZ / 10)
