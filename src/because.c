@@ -106,15 +106,15 @@ without_backoff(StringInfo s, const Pair *p, bool same_lease)
 static void
 unexplained(StringInfo s, const Pair *p)
 {
-	ArrayType  *array = DatumGetArrayTypeP(p->value[PAIR_MISSING]);
 	Datum	   *missing;
 	bool	   *nulls;
-	int			n;
+	int			n = 0;
 
-	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &missing, &nulls, &n);
+	if (!p->null[PAIR_MISSING])
+		deconstruct_array(DatumGetArrayTypeP(p->value[PAIR_MISSING]), TEXTOID, -1, false, TYPALIGN_INT, &missing, &nulls, &n);
 	appendStringInfoString(s, "not on record: ");
 	for (int i = 0; i < n; i++)
-		appendStringInfo(s, "%s%s", i == 0 ? "" : ", ", TextDatumGetCString(missing[i]));
+		appendStringInfo(s, "%s%s", i == 0 ? "" : ", ", nulls[i] ? "?" : TextDatumGetCString(missing[i]));
 	appendStringInfo(s, "; what is: A started at %s and ended at %s, B started at %s", time_of(p, PAIR_STARTED_AT_A),
 					 time_of(p, PAIR_ENDED_AT_A), time_of(p, PAIR_STARTED_AT_B));
 }
@@ -126,16 +126,30 @@ same(const Pair *p, int a, int b)
 		DatumGetBool(DirectFunctionCall2Coll(texteq, C_COLLATION_OID, p->value[a], p->value[b]));
 }
 
+/* A caller can make up a row: of a pair, only the verdict is needed for a sentence. */
+static HfVerdict
+verdict_of(const Pair *p)
+{
+	if (!p->null[PAIR_VERDICT])
+		for (HfVerdict v = 0; v <= UNEXPLAINED; v++)
+			if (hf_text_is(p->value[PAIR_VERDICT], hf_verdicts[v]))
+				return v;
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("argument \"pair\" has no verdict"),
+			 errdetail("Its verdict is \"%s\".", text_of(p, PAIR_VERDICT)),
+			 errhint("Read the column because of the view holdfast.attempt_pair.")));
+	return UNEXPLAINED;			/* not reached */
+}
+
 static void
 sentence(StringInfo s, const Pair *p)
 {
 	bool		same_job = same(p, PAIR_JOB_ID_A, PAIR_JOB_ID_B);
 	char	   *b = attempt(p, PAIR_NUMBER_B, PAIR_JOB_ID_B, !same_job);
 	char	   *a = attempt(p, PAIR_NUMBER_A, PAIR_JOB_ID_A, !same_job);
-	HfVerdict	verdict = 0;
+	HfVerdict	verdict = verdict_of(p);
 
-	while (!hf_text_is(p->value[PAIR_VERDICT], hf_verdicts[verdict]))
-		verdict++;
 	appendStringInfo(s, "%s after %s: ", b, a);
 	switch (verdict)
 	{
