@@ -233,6 +233,9 @@ BEGIN
 	q.lease := coalesce(alter_queue.lease, q.lease);
 	q.timeout := coalesce(alter_queue.timeout, q.timeout);
 	q.grace := coalesce(alter_queue.grace, q.grace);
+	IF alter_queue.heartbeat = '0' THEN		-- as '1 mon -30 days' is, too
+		PERFORM holdfast.interval_ms(alter_queue.heartbeat, 'heartbeat', 0, 0);
+	END IF;
 	q.heartbeat := nullif(coalesce(alter_queue.heartbeat, q.heartbeat), '0');
 	q.retry_policy := coalesce(alter_queue.retry_policy, q.retry_policy);
 	q.max_attempts := nullif(coalesce(alter_queue.max_attempts, q.max_attempts), 0);
