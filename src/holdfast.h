@@ -545,6 +545,13 @@ extern const char *hf_job_no_more_execution(HfCall *call, const HfRow *job, cons
 /* ---------------------------------------------------------------- operate.c: operators */
 
 extern void hf_detail_operator(HfDetail *detail, const text *reason);
+
+typedef enum HfRedriven
+{
+	REDRIVEN, REDRIVE_GONE, REDRIVE_COMMITTED, REDRIVE_LIVE, REDRIVE_DECLARED
+} HfRedriven;
+
+extern HfRedriven hf_redrive(HfCall *call, HfRow *dead, text *reason, int64 delay_ms, int64 *other);
 extern int	hf_ids_of_queue(HfTable *table, Relation index, int32 queue_id, bool (*wanted) (HfRow *row, void *arg),
 							void *arg, int64 **ids, int max);
 

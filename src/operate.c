@@ -236,13 +236,8 @@ holdfast_purge_queue(PG_FUNCTION_ARGS)
 
 /* ---------------------------------------------------------------- redrive */
 
-typedef enum Redriven
-{
-	REDRIVEN, REDRIVE_GONE, REDRIVE_COMMITTED, REDRIVE_LIVE, REDRIVE_DECLARED
-} Redriven;
-
 /* What keeps a job with side effects from being redriven; its mode if nothing does. */
-static Redriven
+static HfRedriven
 redrive_ledger(HfCall *call, HfRow *job, HfRow *live, HfRow *ledger, const char **mode, int64 *other)
 {
 	List	   *children;
@@ -273,21 +268,22 @@ redrive_ledger(HfCall *call, HfRow *job, HfRow *live, HfRow *ledger, const char 
 	return REDRIVEN;
 }
 
+/* Not before the time that is stored, nor before now. */
 static void
 set_turn(HfRow *job)
 {
-	hf_set(job, JOB_RUN_AFTER, TimestampTzGetDatum(hf_not_before(0)));
+	hf_set(job, JOB_RUN_AFTER, TimestampTzGetDatum(hf_not_before(hf_time(job, JOB_RUN_AFTER))));
 }
 
-/* The job as it begins anew: due now, its counters from 0. */
+/* The job as it begins anew: due now, its counters from 0; or, recovered, after its policy's delay, with what is left. */
 static void
-renew(HfCall *call, HfRow *job, const HfRow *dead, HfDetail *detail)
+renew(HfCall *call, HfRow *job, const HfRow *dead, int64 delay_ms, HfDetail *detail)
 {
 	static const int zeroed[] = {JOB_FAILURES, JOB_RECONCILES, JOB_LOSSES, JOB_RESUMES};
 	static const int cleared[] = {JOB_CANCEL_REQUESTED_AT, JOB_FINAL_REASON, JOB_PARKED_FROM};
 
 	hf_row_copy(job, dead, JOB_NCOLUMNS);
-	for (int i = 0; i < lengthof(zeroed); i++)
+	for (int i = 0; i < lengthof(zeroed) && delay_ms < 0; i++)
 		hf_set(job, zeroed[i], Int32GetDatum(0));
 	for (int i = 0; i < lengthof(cleared); i++)
 		hf_set_null(job, cleared[i]);
@@ -297,15 +293,16 @@ renew(HfCall *call, HfRow *job, const HfRow *dead, HfDetail *detail)
 		hf_set_null(job, JOB_GIVE_UP_AT);
 	}
 	hf_set(job, JOB_STATUS, hf_word("pending"));
+	hf_set(job, JOB_RUN_AFTER, TimestampTzGetDatum(call->now + Max(delay_ms, 0) * 1000));
 	set_turn(job);
 }
 
 /* Enter the job again.  REDRIVE_LIVE: another without side effects has its key. */
-static Redriven
+static HfRedriven
 enter_again(HfCall *call, HfRow *job, HfRow *live, int64 *other)
 {
 	HfRow	   *ledger;
-	Redriven	refused = REDRIVEN;
+	HfRedriven	refused = REDRIVEN;
 
 	if (hf_bool(job, JOB_SIDE_EFFECTS))
 	{
@@ -328,12 +325,20 @@ enter_again(HfCall *call, HfRow *job, HfRow *live, int64 *other)
 }
 
 static void
-add_redriven_event(HfCall *call, HfRow *job, const HfRow *ledger, const HfRow *dead, text *reason, HfDetail *detail)
+add_redriven_event(HfCall *call, HfRow *job, const HfRow *ledger, const HfRow *dead, text *reason, int64 delay_ms,
+				   HfDetail *detail)
 {
 	HfEvent		event;
 
 	hf_event_init(call, &event, "action_redriven", job);
 	hf_event_set(&event, EVENT_NEXT_NOT_BEFORE, hf_get(job, JOB_RUN_AFTER));
+	if (delay_ms >= 0)
+	{
+		hf_event_set(&event, EVENT_DELAY_MS, Int64GetDatum(delay_ms));
+		hf_event_set(&event, EVENT_RETRY_POLICY,
+					 CStringGetTextDatum(hf_job_policy(job, hf_queue_by_id(hf_int32(job, JOB_QUEUE)))->name));
+		hf_detail_bool(detail, "recovered", true);
+	}
 	if (ledger != NULL)
 		hf_event_copy(&event, EVENT_SIDE_EFFECT_STATE, ledger, LEDGER_STATE);
 	hf_detail_operator(detail, reason);
@@ -346,18 +351,22 @@ add_redriven_event(HfCall *call, HfRow *job, const HfRow *ledger, const HfRow *d
 	hf_event_add(call, &event);
 }
 
-/* Put a dead job back, locked and loaded; what keeps it from that is answered, *other names a live job. */
-static Redriven
-redrive_one(HfCall *call, HfRow *dead, text *reason, int64 *other)
+/*
+ * Put a dead job back, locked and loaded; what keeps it from that is answered,
+ * *other names a live job.  With a delay (or -1) it is recovered: no operator
+ * asked for it.
+ */
+HfRedriven
+hf_redrive(HfCall *call, HfRow *dead, text *reason, int64 delay_ms, int64 *other)
 {
 	HfRow	   *job = hf_row_new(hf_open(call, HF_JOB));
 	HfRow	   *live = hf_row_for(hf_open(call, HF_JOB));
 	HfRow	   *ledger = NULL;
-	Redriven	result = REDRIVEN;
+	HfRedriven	result = REDRIVEN;
 	const char *mode = "execute";
 	HfDetail	detail = {0};
 
-	renew(call, job, dead, &detail);
+	renew(call, job, dead, delay_ms, &detail);
 	if (hf_bool(job, JOB_SIDE_EFFECTS) && hf_ledger_lock_of(call, job, false, &ledger) == HF_LEDGER_HELD)
 		result = redrive_ledger(call, job, live, ledger, &mode, other);
 	hf_set(job, JOB_MODE, hf_word(mode));
@@ -365,7 +374,7 @@ redrive_one(HfCall *call, HfRow *dead, text *reason, int64 *other)
 		result = enter_again(call, job, live, other);
 	if (result == REDRIVEN)
 	{
-		add_redriven_event(call, job, ledger, dead, reason, &detail);
+		add_redriven_event(call, job, ledger, dead, reason, delay_ms, &detail);
 		hf_delete_locked(call, dead);
 		hf_hint_pending(hf_int32(job, JOB_QUEUE), strcmp(mode, "reconcile") == 0, hf_int32(job, JOB_PRIORITY),
 							hf_time(job, JOB_RUN_AFTER), hf_int64(job, JOB_ID));
@@ -403,11 +412,11 @@ holdfast_redrive(PG_FUNCTION_ARGS)
 	if (hf_find_job(dead, job_id) && hf_is_granted_id(hf_int32(dead, JOB_QUEUE), HF_OPERATOR) &&
 		hf_lock(&call, dead, false) == HF_LOCKED)
 	{
-		Redriven	result = REDRIVE_GONE;
+		HfRedriven	result = REDRIVE_GONE;
 
 		call.now = hf_clock_now();
 		if (hf_queue_by_id(hf_int32(dead, JOB_QUEUE)) != NULL)
-			result = redrive_one(&call, dead, reason, &other);
+			result = hf_redrive(&call, dead, reason, -1, &other);
 		if (result != REDRIVEN)
 		{
 			hf_remember_job_refusal(&call, dead, ERRCODE_HF_ILLEGAL_TRANSITION, "redrive");
@@ -498,7 +507,7 @@ holdfast_redrive_queue(PG_FUNCTION_ARGS)
 		if (hf_find_job(dead, ids[i]) && hf_lock(&call, dead, false) == HF_LOCKED)
 		{
 			call.now = hf_clock_now();
-			if (redrive_one(&call, dead, reason, &other) == REDRIVEN)
+			if (hf_redrive(&call, dead, reason, -1, &other) == REDRIVEN)
 				redriven++;
 			else
 				skipped++;

@@ -239,6 +239,7 @@ BEGIN
 	IF NOT pg_try_advisory_xact_lock('holdfast.upkeep'::regclass::oid::integer, 0) THEN
 		RETURN;
 	END IF;
+	RETURN NEXT ('jobs recovered', holdfast.recover_all())::holdfast.maintain_result;
 	RETURN NEXT ('hours counted', holdfast.fold_hours())::holdfast.maintain_result;
 	RETURN NEXT ('ledger rows purged', holdfast.purge_ledger())::holdfast.maintain_result;
 	RETURN NEXT ('partitions made', holdfast.make_partitions())::holdfast.maintain_result;
