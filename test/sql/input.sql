@@ -6,9 +6,11 @@ SELECT plan(8);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 CREATE ROLE regress_holdfast_any;
+CREATE ROLE regress_holdfast_reader;
 CREATE TABLE regress_holdfast_records (job_id text, subject text, action_key text, started_at timestamptz);
 SELECT holdfast.create_queue(q) FROM unnest(ARRAY['a', 'b']) q \g /dev/null
 SELECT holdfast.grant_queue('a', 'regress_holdfast_any', kind) FROM unnest(ARRAY['producer', 'worker', 'reader', 'operator']) kind \g /dev/null
+SELECT holdfast.grant_queue('a', 'regress_holdfast_reader', 'reader') \g /dev/null
 SELECT holdfast.define_stream('a', 'loop'), holdfast.define_retry_policy('own', '1 s', min_delay => '1 s'), holdfast.define_error_rule('own', 'Odd%', 'terminal') \g /dev/null
 SELECT outcome FROM holdfast.enqueue('a', 'act', 'held') \g /dev/null
 CREATE TEMPORARY TABLE held AS SELECT job_id, lease_id FROM holdfast.claim('a', 'w');
@@ -78,7 +80,7 @@ INSERT INTO bound VALUES
 	('records', '''[{"job_id": "1", "subject": "s", "action_key": "a", "started_at": "2030-01-01", "final": "x"}]''', '22023'),
 	('records', '''[{"job_id": "1", "subject": "s", "action_key": "a", "started_at": "2030-01-01", "lease_id": "x", "outcome": "no such"}]''', '22023');
 
--- which bounds an argument has, in all functions or in those named
+-- which bounds an argument has, in the functions named, or in all that write or set
 CREATE TEMPORARY TABLE bounded (argument text, kinds text[], functions text[]);
 INSERT INTO bounded VALUES
 	('queue_name', '{required,name,known}', '{enqueue,enqueue_batch,claim,complete_and_claim,next_wakeup,metrics,pause_queue,resume_queue,purge_queue,redrive_queue,resume_stream}'),
@@ -97,11 +99,11 @@ INSERT INTO bounded VALUES
 	('modes', '{required,word}', NULL), ('side_effect', '{word}', '{fail,schedule_retry,define_error_rule}'), ('timeout_kind', '{word}', '{fail}'), ('finding', '{required,word}', NULL),
 	('to_state', '{required,word}', NULL), ('disposition', '{required,word}', NULL), ('reconcile', '{word}', NULL), ('kind', '{word}', '{grant_queue,revoke_queue,is_granted}'),
 	('qty', '{required,from 1,1000}', NULL), ('max', '{required,from 1,1000000}', '{redrive_queue}'), ('priority', '{priority}', NULL), ('intent_version', '{from 0}', '{enqueue}'),
-	('max_attempts', '{from 1}', '{enqueue,create_queue,define_retry_policy}'), ('max_attempts', '{from 0}', '{alter_queue}'), ('failures', '{from 1}', NULL), ('threshold', '{from 1}', NULL),
+	('max_attempts', '{from 1}', '{enqueue,create_queue,define_retry_policy}'), ('max_attempts', '{from 0}', '{alter_queue}'), ('failures', '{from 1}', '{jitter_ms,backoff_delay}'), ('threshold', '{from 1}', NULL),
 	('max_lost', '{from 1}', NULL), ('reconcile_max', '{from 1}', NULL), ('timeout_limit_ms', '{big from 0}', '{fail}'), ('floor', '{required,big from 0,floor}', NULL), ('backoff_rate', '{rate}', NULL),
 	('lease', '{span,some,day}', NULL), ('timeout', '{span,some,day}', NULL), ('heartbeat', '{span,day}', NULL), ('grace', '{span,day}', NULL), ('delay', '{span}', '{enqueue}'),
 	('delay', '{gap}', '{schedule_retry,snooze}'), ('delay', '{required}', '{snooze}'), ('retry_after', '{span}', NULL), ('base_delay', '{required,span,some}', NULL), ('max_delay', '{span,some}', NULL),
-	('min_delay', '{span,some}', NULL), ('max_reset', '{span,some}', NULL), ('reconcile_delay', '{span,some}', NULL), ('jitter_window', '{span}', NULL), ('cool_down', '{span,some}', NULL),
+	('min_delay', '{span,some}', NULL), ('max_reset', '{span,some}', NULL), ('reconcile_delay', '{span,some}', NULL), ('jitter_window', '{span}', '{jitter_ms,define_retry_policy}'), ('cool_down', '{span,some}', NULL),
 	('retention', '{span,some}', NULL), ('ledger_retention', '{span,some}', NULL), ('run_after', '{time,near}', '{enqueue}'), ('retry_at', '{time,near}', '{fail}'), ('give_up_at', '{time}', '{enqueue}'),
 	('source', '{required,name}', '{import_attempts,import_attempts_from}'), ('attempts', '{required,records}', '{import_attempts}');
 
@@ -115,7 +117,7 @@ CREATE TEMPORARY TABLE bad_case AS
 		(SELECT format('SELECT * FROM holdfast.%I(%s)', bad.function, string_agg(format('%I => (%s)::%s', a.argument, CASE WHEN a.n = bad.n THEN b.value ELSE coalesce(g.value, 'NULL') END, a.type), ', ' ORDER BY a.n))
 		 FROM argument a LEFT JOIN good g USING (argument) WHERE a.oid = bad.oid AND (a.n = bad.n OR NOT a.optional)) AS call
 	FROM bounded x JOIN bound b ON b.kind = ANY (x.kinds)
-	JOIN argument bad ON bad.argument = x.argument AND (bad.function = ANY (x.functions) OR x.functions IS NULL AND bad.role <> 'none'
+	JOIN argument bad ON bad.argument = x.argument AND (bad.function = ANY (x.functions) OR x.functions IS NULL AND bad.role <> 'none' AND NOT has_function_privilege('regress_holdfast_reader', bad.oid, 'EXECUTE')
 		OR x.functions IS NULL AND bad.function IN ('create_queue', 'alter_queue', 'define_retry_policy', 'define_error_rule', 'define_stream', 'post_restore', 'set_attempt_retention'));
 
 -- The answer of a call that is always undone; 'accepted' if it was not refused.
