@@ -68,10 +68,13 @@ class Bench(Plan):
     def __init__(self, options):
         super().__init__(options)
         self.data = options.data
-        self.admin = psycopg.connect(dbname="postgres", autocommit=True)
+        self.connect()
         self.case, self.begun = None, time.monotonic()
         self.case_seconds = self.expected_done = self.expected_left = self.fraction = 0.0
         self.versions = {}
+
+    def connect(self):
+        self.admin = psycopg.connect(dbname="postgres", autocommit=True)
 
     # Progress.
 

@@ -1,12 +1,9 @@
-"""One session, call by call: latency, processor time, instructions and memory of its backend.
+"""One session, call by call: latency, processor time, buffers and memory of its backend.
 
 It speaks libpq through psycopg's thin wrapper, so that a call's time has little of Python in it.
 """
-import ctypes
 import json
-import os
 import statistics
-import struct
 import time
 
 from psycopg import pq
@@ -73,31 +70,6 @@ class Session:
         return int(self.value("SELECT sum(total_bytes) / 1024 FROM pg_backend_memory_contexts").split(".")[0])
 
 
-class Counter:
-    """A counter of the kernel on another process: perf_event_open(2), user space and kernel where it may."""
-    HARDWARE_INSTRUCTIONS, SOFTWARE_TASK_CLOCK = (0, 1), (1, 1)
-    SYSCALL = {"x86_64": 298, "aarch64": 241}
-
-    def __init__(self, what, pid):
-        kind, config = what
-        attributes = bytearray(128)
-        struct.pack_into("<IIQ", attributes, 0, kind, len(attributes), config)
-        struct.pack_into("<Q", attributes, 40, 1 << 5 | 1 << 6)      # exclude_kernel, exclude_hv
-        number = self.SYSCALL.get(os.uname().machine)
-        buffer = (ctypes.c_char * len(attributes)).from_buffer(attributes)
-        self.fd = ctypes.CDLL(None, use_errno=True).syscall(number, buffer, pid, -1, -1, 0) if number else -1
-
-    def works(self):
-        return self.fd >= 0
-
-    def read(self):
-        return struct.unpack("<Q", os.read(self.fd, 8))[0] if self.works() else 0
-
-    def close(self):
-        if self.works():
-            os.close(self.fd)
-
-
 def timed(function):
     """Milliseconds, and what it returned."""
     begin = time.perf_counter_ns()
@@ -111,30 +83,25 @@ class Prober(Session):
     def __init__(self, database):
         super().__init__(database)
         self.prepare_holdfast()
-        self.clock = Counter(Counter.SOFTWARE_TASK_CLOCK, self.pid)
-        self.instructions = Counter(Counter.HARDWARE_INSTRUCTIONS, self.pid)
-
-    def __exit__(self, *_):
-        self.clock.close()
-        self.instructions.close()
-        super().__exit__()
 
     def measure(self, cycles, queue="bench"):
         """Median and tail of a claim, in a loop of claim and complete; and buffers, from a tenth as many."""
         queue = queue.encode()
         self.warm_up(queue)
-        times, spent = [], {self.clock: [], self.instructions: []}
+        times, spent = [], []
         for _ in range(cycles):
-            before = {counter: counter.read() for counter in spent}
+            before = self.processor_us()
             ms, lease = timed(lambda: self.claim(queue))
             times.append(ms)
-            for counter, values in spent.items():
-                values.append(counter.read() - before[counter])
+            spent.append(self.processor_us() - before)
             self.call(b"complete", *lease)
-        cpu = statistics.median(spent[self.clock]) / 1000 if self.clock.works() else None
-        instructions = statistics.median(spent[self.instructions]) if self.instructions.works() else None
-        return {"p50_ms": percentile(times, 0.5), "p99_ms": percentile(times, 0.99), "cpu_us": cpu, "instructions": instructions,
+        return {"p50_ms": percentile(times, 0.5), "p99_ms": percentile(times, 0.99), "cpu_us": statistics.median(spent),
                 "buffers": statistics.median(self.buffers(max(10, cycles // 10), queue.decode()))}
+
+    def processor_us(self):
+        """Time on a processor so far, in the kernel and out of it."""
+        with open(f"/proc/{self.pid}/schedstat") as file:
+            return int(file.read().split()[0]) / 1000
 
     def warm_up(self, queue):
         """The caches of a new backend are not what is measured."""

@@ -31,10 +31,13 @@ class Peer:
         self.drop()
         with psycopg.connect(dbname="postgres", autocommit=True) as db:
             db.execute(f"CREATE DATABASE {self.database}")
-        self.db = psycopg.connect(dbname=self.database, autocommit=True)
+        self.connect()
         self.db.execute((HERE.parent / "payload.sql").read_text())
         self.filled = 0
         self.install()
+
+    def connect(self):
+        self.db = psycopg.connect(dbname=self.database, autocommit=True)
 
     def drop(self):
         if self.db:
