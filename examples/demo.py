@@ -258,6 +258,10 @@ class Demo:
             print(f"{subject} {scene.story}" if self.scripted else subject, flush=True)
             subprocess.run(["psql", "-Xq", "-v", f"subject={subject}", "-f", str(query)], check=True)
 
+    def answer(self):
+        print("\nThe incident's questions, query by query (docs/runbook.md says how to read the answers):\n", flush=True)
+        subprocess.run(["psql", "-Xq", "-f", str(HERE / "questions.sql")], check=True)
+
     def expect(self, what, found, expected):
         """Compares by name, and says which ones differ."""
         wrong = {name: (found.get(name), expected.get(name)) for name in [*expected, *(found.keys() - expected.keys())]
@@ -319,6 +323,7 @@ def main():
         if demo.provider.keys:
             demo.show()
             demo.check()
+            demo.answer()
     finally:
         demo.end()
     if demo.failures:
