@@ -86,6 +86,7 @@ class Bench(Plan):
 
     def end(self):
         """Whatever a case left behind would weigh on the next."""
+        self.connect()      # a case that stopped the server may have failed to come back
         for (database,) in self.admin.execute(r"SELECT datname FROM pg_database WHERE datname LIKE 'bench\_%'").fetchall():
             self.admin.execute(f'DROP DATABASE "{database}" WITH (FORCE)')
         self.expected_done += self.case_seconds

@@ -18,6 +18,7 @@ class Peer:
     name = title = None
     live = None         # counts the jobs that are not settled
     vacuum = ""         # the tables that a slice leaves work in, for VACUUM
+    settle = None       # settles the job that each client of next1 still holds at the end of a slice
 
     def __init__(self, title=None):
         """Two peers of one kind, told apart by their titles, have a database each."""
@@ -69,7 +70,10 @@ class Peer:
 
     def load(self, op, clients, seconds, batch=1):
         """Run one kind of work; returns jobs, and jobs a second (rate)."""
-        return pgbench(self.database, HERE / self.name / f"{op}.sql", clients, seconds, batch)
+        done = pgbench(self.database, HERE / self.name / f"{op}.sql", clients, seconds, batch)
+        if op == "next1":
+            self.db.execute(self.settle)
+        return done
 
     def fill_in_steps(self, jobs, sql, step=5000):
         """Run sql with (first, last) payload number until that many jobs were added."""

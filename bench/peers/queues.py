@@ -6,6 +6,7 @@ class Holdfast(Peer):
     name = title = "holdfast"
     live = "SELECT count(*) FROM holdfast.job"
     vacuum = "holdfast.job, holdfast.ledger, holdfast.event"
+    settle = "SELECT holdfast.complete(job_id, lease_id) FROM holdfast.job WHERE status = 'running'"
     JOBS = """SELECT jsonb_agg(jsonb_build_object('action_key', 'send_email', 'subject', 'prospect-' || n,
               'payload', payload(n)::jsonb {more})) FROM generate_series(%s::bigint, %s) n"""
     ADD = "SELECT count(*) FROM holdfast.enqueue_batch('bench', ({jobs})) WHERE outcome = 'created'"
@@ -36,6 +37,7 @@ class Handwritten(Peer):
     name, title = "handwritten", "hand-written"
     live = "SELECT count(*) FROM job"
     vacuum = "job"
+    settle = "DELETE FROM job WHERE status = 'running'"
     ADD = "INSERT INTO job (payload, priority, run_at) SELECT payload(n)::jsonb, {priority}, {run_at} FROM generate_series(%s::bigint, %s) n"
 
     def fill(self, jobs, priority=0, run_at="now()"):
