@@ -353,9 +353,11 @@ hf_stream_gate(HfCall *call, HfRow *job)
 		park(call, job, row, until);
 		gate = HF_GATE_PARKED;
 	}
+	else if (!hf_is_null(row, STREAM_TRIAL_JOB_ID) && hf_int64(row, STREAM_TRIAL_JOB_ID) == hf_int64(job, JOB_ID))
+		;						/* it is on trial already */
 	else if (hf_lock(call, row, true) != HF_LOCKED)
 		gate = HF_GATE_STEP_OVER;
-	else if (hf_is_null(row, STREAM_TRIAL_JOB_ID) || hf_int64(row, STREAM_TRIAL_JOB_ID) != hf_int64(job, JOB_ID))
+	else
 	{
 		hf_set(row, STREAM_STATE, hf_word("trial"));
 		hf_set(row, STREAM_TRIAL_JOB_ID, hf_get(job, JOB_ID));

@@ -235,11 +235,11 @@ BEGIN
 	RETURN NEXT ('leases and deadlines settled', coalesce((
 		SELECT sum(holdfast.settle_expired(q.queue_id, 1000)) FROM holdfast.queue q), 0))::holdfast.maintain_result;
 	RETURN NEXT ('stream jobs parked or freed', holdfast.settle_all_streams())::holdfast.maintain_result;
+	RETURN NEXT ('jobs recovered', holdfast.recover_all())::holdfast.maintain_result;
 	-- one at a time from here on; another that is at it does it for both
 	IF NOT pg_try_advisory_xact_lock('holdfast.upkeep'::regclass::oid::integer, 0) THEN
 		RETURN;
 	END IF;
-	RETURN NEXT ('jobs recovered', holdfast.recover_all())::holdfast.maintain_result;
 	RETURN NEXT ('hours counted', holdfast.fold_hours())::holdfast.maintain_result;
 	RETURN NEXT ('ledger rows purged', holdfast.purge_ledger())::holdfast.maintain_result;
 	RETURN NEXT ('partitions made', holdfast.make_partitions())::holdfast.maintain_result;
