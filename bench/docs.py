@@ -9,7 +9,7 @@ import report
 from cases import all_cases
 
 BEGIN, END = "<!-- begin: written by scripts/bench --docs -->", "<!-- end -->"
-PEERS = ("hand-written", "PgQ", "graphile-worker", "pg-boss", "INSERT", "the limit")
+PEERS = ("hand-written", "PgQ", "graphile-worker", "pg-boss", "INSERT")
 
 
 def write(checkout):

@@ -30,8 +30,8 @@ def settings():
 class Arm:
     """One side of a comparison: a peer at one kind of work.
 
-    takes: the work settles jobs, and needs a queue that is full enough.  adds: it makes them.
-    staged: it needs batches that are ready to be added.
+    The work settles jobs, and needs a queue that is full enough; or it adds jobs, perhaps from batches that are
+    staged for it.
     """
 
     def __init__(self, peer, op, batch=1, guess=10_000, adds=False, staged=False, title=None):
@@ -137,6 +137,8 @@ class Bench(Plan):
             before = self.counters()
             try:
                 result = arm.peer.load(arm.op, clients, self.seconds, arm.batch)
+                if arm.staged and arm.peer.staged() <= 0:
+                    raise Dry
                 break
             except Dry:
                 arm.guess *= 2

@@ -17,9 +17,8 @@ class Drawing:
         self.parts.append(f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}" fill="{color}" '
                           f'font-weight="{weight}">{escape(str(text))}</text>')
 
-    def line(self, x1, y1, x2, y2, color="#ccc", width=1.0, dash=""):
-        self.parts.append(f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{color}" stroke-width="{width}"'
-                          f'{f" stroke-dasharray={dash!r}" if dash else ""}/>'.replace("'", '"'))
+    def line(self, x1, y1, x2, y2, color="#ccc", width=1.0):
+        self.parts.append(f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{color}" stroke-width="{width}"/>')
 
     def box(self, x, y, width, height, color, opacity=1.0):
         self.parts.append(f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(width, 0.5):.1f}" height="{height:.1f}" fill="{color}" '
@@ -73,16 +72,19 @@ def strips(title, groups, unit):
             drawing.dot(LEFT + value * scale, y + 7.5, color)
         drawing.text(min(LEFT + max(values) * scale + 10, WIDTH - 60), y + 12, label(median), color=color)
         y += 20
-    frame(drawing, marks, scale, top, y, unit)
+    frame(drawing, marks, LEFT, scale, top, y, unit)
     return drawing.svg()
 
 
-def frame(drawing, marks, scale, top, bottom, unit):
+def frame(drawing, marks, left, scale, top, bottom, unit):
+    """The grid, below everything that was drawn, and its numbers."""
+    drawn, drawing.parts = drawing.parts, []
     for mark in marks:
-        x = LEFT + mark * scale
-        drawing.parts.insert(1, f'<line x1="{x:.1f}" y1="{top}" x2="{x:.1f}" y2="{bottom}" stroke="#e4e4e4"/>')
+        x = left + mark * scale
+        drawing.line(x, top, x, bottom, "#e4e4e4")
         drawing.text(x, bottom + 16, label(mark), size=11, anchor="middle", color="#555")
-    drawing.text(LEFT, bottom + 32, unit, size=11, color="#555")
+    drawing.parts += drawn
+    drawing.text(left, bottom + 32, unit, size=11, color="#555")
     drawing.height = bottom + 42
 
 
@@ -156,7 +158,7 @@ def stacks(title, columns, unit):
             place += width
         drawing.text(place + 8, y + 14, label(sum(parts.values())))
         y += 28
-    frame(drawing, marks, scale, top, y, unit)
+    frame(drawing, marks, LEFT, scale, top, y, unit)
     return drawing.svg()
 
 
@@ -170,8 +172,6 @@ def ratios(title, rows):
     marks = ticks(max(max(row.get("q3", row["ratio"]), row.get("goal") or 0) for row in rows))
     left, scale = 330, (RIGHT_EDGE - 330) / marks[-1]
     top, y = drawing.height, drawing.height + 8
-    for mark in marks:
-        drawing.line(left + mark * scale, top, left + mark * scale, top + 16 + 20 * len(rows), "#e4e4e4")
     for row in rows:
         x = left + row["ratio"] * scale
         drawing.text(left - 8, y + 11, row["what"], anchor="end")
@@ -182,10 +182,7 @@ def ratios(title, rows):
         drawing.dot(x, y + 8, COLORS[0], 4)
         drawing.text(RIGHT_EDGE + 20, y + 12, f"{row['ratio']:.2f}")
         y += 20
-    for mark in marks:
-        drawing.text(left + mark * scale, y + 20, label(mark), size=11, anchor="middle", color="#555")
-    drawing.text(left, y + 36, "ratio; red: what it is to reach, or not to exceed", size=11, color="#555")
-    drawing.height = y + 46
+    frame(drawing, marks, left, scale, top, y, "ratio; red: what it is to reach, or not to exceed")
     return drawing.svg()
 
 

@@ -2,6 +2,7 @@
 import os
 import platform
 import re
+import subprocess
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -71,6 +72,7 @@ def environment(bench, o):
         "postgresql": one("SELECT version()"),
         "kernel": platform.release(), "cpu": cpu[1] if cpu else platform.machine(), "cores": os.cpu_count(),
         "memory_gb": round(memory, 1), "load_before": os.getloadavg()[0],
+        "filesystem": subprocess.run(["stat", "--file-system", "--format=%T", bench.data], capture_output=True, text=True).stdout.strip(),
         "conditions": f"{o.slices} slices of {o.seconds:g} s, scale {o.scale:g}",
         "settings": {name: one(f"SHOW {name}") for name in settings()},
     }

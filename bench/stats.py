@@ -1,4 +1,5 @@
 """Medians and quartiles, of numbers and of interleaved slices."""
+import math
 import statistics
 
 
@@ -13,7 +14,7 @@ def quartiles(numbers):
 def percentile(numbers, fraction):
     """The smallest number that at least this fraction of them do not exceed."""
     numbers = sorted(numbers)
-    return numbers[max(0, -(-len(numbers) * fraction // 1).__int__() - 1)]
+    return numbers[max(0, math.ceil(len(numbers) * fraction) - 1)]
 
 
 def ratio_row(ours, theirs, **row):

@@ -98,8 +98,7 @@ def memory(bench):
                 session.cycle()
             raw.append({"cycles": done + block, "anonymous_kb": session.anonymous_kb(), "contexts_kb": session.contexts_kb()})
             bench.progress(f"{done + block:,} cycles, {raw[-1]['anonymous_kb']:,} kB", 0.9 * done / cycles)
-    warm = raw[max(0, len(raw) // 100)]
-    growth = (raw[-1]["anonymous_kb"] - warm["anonymous_kb"]) / 1024
+    growth = (raw[-1]["anonymous_kb"] - raw[0]["anonymous_kb"]) / 1024
     peak = large_claim(bench, peer)
     raw.append({"jobs": 1000, "payload_kb": 100, "peak_kb": peak})
     peer.drop()

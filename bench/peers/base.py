@@ -97,7 +97,7 @@ def pgbench(database, script, clients, seconds, batch=1, transactions=None, rate
     command += [f"--rate={rate}"] if rate else []
     done = subprocess.run([*command, database], capture_output=True, text=True)
     if done.returncode != 0:
-        dry = re.search(r'expected one row, got 0|malformed array literal: ""|uuid: ""', done.stderr)
+        dry = re.search(r'expected one row, got 0|malformed array literal: ""|"jobs" must not be null', done.stderr)
         raise (Dry if dry else RuntimeError)(f"{' '.join(command)}:\n{done.stderr}")
     jobs = int(re.search(r"actually processed: (\d+)", done.stdout)[1]) * batch
     per_second = float(re.search(r"^tps = ([\d.]+) \(without", done.stdout, re.M)[1]) * batch
