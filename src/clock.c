@@ -88,6 +88,12 @@ hf_clock_real(void)
 	return GetCurrentTimestamp();
 }
 
+bool
+hf_clock_is_frozen(void)
+{
+	return is_frozen;
+}
+
 /* holdfast.clock() returns timestamptz: what the next call would take for now */
 Datum
 holdfast_clock(PG_FUNCTION_ARGS)

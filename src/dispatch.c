@@ -25,6 +25,7 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 
+#define FAR				1000	/* entries walked, most of them of finished jobs */
 #define SWEEP_ENTRIES	500
 #define SWEEP_EVERY_MS	1000
 #define SWEEP_BUDGET_MS	50
@@ -45,6 +46,7 @@ typedef struct ModeScan
 	HfEntry		entry;			/* of the candidate */
 	HfEntry    *pinned;			/* entries that must stay above the hint, the first HF_AHEAD of them */
 	int			npinned;
+	int			walked;			/* entries that the scan has read */
 	HfTurn		last;			/* of the last entry met */
 	bool		met_any;
 	TimestampTz least_lease_end;
@@ -62,7 +64,8 @@ struct HfDispatch
 	ModeScan	modes[2];
 	int			nmodes;
 	ModeScan   *current;		/* whose candidate was handed out last */
-	bool		use_hints;
+	bool		use_hints;		/* begin at them */
+	bool		move_hints;		/* and move them */
 	IndexFetchTableData *fetch; /* of the rows ahead */
 };
 
@@ -299,7 +302,7 @@ close_priority(HfDispatch *d, ModeScan *m, bool to_the_end)
 	if (!m->open)
 		return;
 	m->open = false;
-	if (d->use_hints && hf_slot_is(slot, d->queue_id, m->reconcile, m->priority))
+	if (d->move_hints && hf_slot_is(slot, d->queue_id, m->reconcile, m->priority))
 	{
 		hint = to_the_end ? highest : m->met_any ? m->last : slot->hint;
 		if (m->npinned > 0 && hf_turn_cmp(m->pinned[0].turn, hint) < 0)
@@ -315,6 +318,8 @@ close_priority(HfDispatch *d, ModeScan *m, bool to_the_end)
 		hf_slot_move(slot, hint, d->call->now);
 		if (m->scan != NULL && m->met_any)
 			look_ahead(d, m, highest);
+		if (m->walked > FAR)
+			hf_front_write(d->call, slot);
 	}
 	if (m->scan != NULL)
 		index_endscan(m->scan);
@@ -429,13 +434,21 @@ open_priority(HfDispatch *d, ModeScan *m)
 	if (!next_priority(d, m))
 		return false;
 	m->slot = hf_slot_take(d->queue_id, m->reconcile, m->priority, d->call->now);
+	if (m->slot->fresh && d->use_hints)
+	{
+		hf_front_read(d->call, m->slot);
+		m->slot->fresh = false;
+		m->slot = hf_slot_take(d->queue_id, m->reconcile, m->priority, d->call->now);	/* a lease may have ended since */
+	}
 	check_hint(d, m->slot);
 	m->met_any = false;
-	m->npinned = 0;
+	m->npinned = m->walked = 0;
 	m->least_lease_end = DT_NOEND;
 	m->least_running = hf_last_turn;
-	m->next_ahead = d->use_hints ? 0 : HF_AHEAD;
+	m->next_ahead = d->move_hints ? 0 : HF_AHEAD;
 	m->resume = d->use_hints ? m->slot->hint : hf_first_turn;
+	if (d->use_hints && !d->move_hints && hf_turn_cmp(m->slot->least_running, m->resume) < 0)
+		m->resume = m->slot->least_running;
 	m->open = true;
 	return true;
 }
@@ -450,7 +463,19 @@ next_row(HfDispatch *d, ModeScan *m)
 			return true;
 		m->scan = begin_priority(d, m->reconcile, m->priority, m->resume, d->call->now);
 	}
-	return index_getnext_slot(m->scan, ForwardScanDirection, m->row->stored);
+	/* as index_getnext_slot() does, but counting, and ready to be interrupted among dead entries */
+	for (;;)
+	{
+		if (!m->scan->xs_heap_continue)
+		{
+			if (index_getnext_tid(m->scan, ForwardScanDirection) == NULL)
+				return false;
+			if (m->walked++ % 1000 == 0)
+				CHECK_FOR_INTERRUPTS();
+		}
+		if (index_fetch_heap(m->scan, m->row->stored))
+			return true;
+	}
 }
 
 static void
@@ -573,7 +598,7 @@ hf_dispatch_begin(HfCall *call, int32 queue_id, bool execute, bool reconcile)
 	d->table = hf_open(call, HF_JOB);
 	d->index = hf_index(d->table, "_dispatch");
 	call->now = hf_clock_now(); /* there may have been a wait */
-	d->use_hints = (hf_hint_mode != HF_HINT_OFF);
+	d->use_hints = d->move_hints = (hf_hint_mode != HF_HINT_OFF);
 	InitDirtySnapshot(d->dirty);
 	if (execute)
 		d->nmodes++;
@@ -590,7 +615,20 @@ hf_dispatch_begin_whole(HfCall *call, int32 queue_id)
 {
 	HfDispatch *d = hf_dispatch_begin(call, queue_id, true, true);
 
-	d->use_hints = false;
+	d->use_hints = d->move_hints = false;
+	return d;
+}
+
+/*
+ * Both modes, for whoever only looks: from the first job that may wait or run.
+ * Hints are not moved.
+ */
+static HfDispatch *
+begin_looking(HfCall *call, int32 queue_id)
+{
+	HfDispatch *d = hf_dispatch_begin(call, queue_id, true, true);
+
+	d->move_hints = false;
 	return d;
 }
 
@@ -653,7 +691,7 @@ hf_dispatch_end(HfDispatch *d, bool answered_short)
 	}
 	if (d->fetch != NULL)
 		table_index_fetch_end(d->fetch);
-	return d->use_hints && sweep_due(d, answered_short) && answered_short;
+	return d->move_hints && sweep_due(d, answered_short) && answered_short;
 }
 
 /* ---------------------------------------------------------------- how long to sleep */
@@ -701,7 +739,7 @@ wanted_now(const HfQueue *queue, const HfRow *job)
 int32
 hf_dispatch_wait_ms(HfCall *call, const HfQueue *queue)
 {
-	HfDispatch *d = hf_dispatch_begin_whole(call, queue->queue_id);
+	HfDispatch *d = begin_looking(call, queue->queue_id);
 	HfRow	   *job;
 	bool		due = false;
 	bool		soon = false;	/* something that may be due at any time */

@@ -24,6 +24,7 @@
  * back, and when the table is invalidated.  Once the least lease end among
  * running jobs passed over has come, the hint goes back to the least turn of
  * theirs.  What is overlooked all the same is found by the net (dispatch.c).
+ * A new backend begins with what another has left (front.c).
  *
  *-------------------------------------------------------------------------
  */
@@ -146,7 +147,7 @@ hf_slot_take(int32 queue_id, bool reconcile, int32 priority, TimestampTz now)
 			if (!slots[i].used || slots[i].last_use < slot->last_use)
 				slot = &slots[i];
 		memset(slot, 0, sizeof(HfSlot));
-		slot->used = true;
+		slot->used = slot->fresh = true;
 		slot->queue_id = queue_id;
 		slot->reconcile = reconcile;
 		slot->priority = priority;

@@ -165,6 +165,11 @@
 #define HF_SETTING_COLUMNS(X) \
 	X(SETTING_NAME, "name") X(SETTING_VALUE, "value")
 
+#define HF_CLAIM_FRONT_COLUMNS(X) \
+	X(FRONT_QUEUE, "queue") X(FRONT_RECONCILE, "reconcile") X(FRONT_PRIORITY, "priority") \
+	X(FRONT_RUN_AFTER, "run_after") X(FRONT_JOB_ID, "job_id") X(FRONT_RUNNING_RUN_AFTER, "running_run_after") \
+	X(FRONT_RUNNING_JOB_ID, "running_job_id") X(FRONT_LEASE_END, "lease_end") X(FRONT_CLOCK, "clock")
+
 #define HF_ENUM_ENTRY(e, n) e,
 enum { HF_JOB_COLUMNS(HF_ENUM_ENTRY) HF_DEAD_JOB_COLUMNS(HF_ENUM_ENTRY) DEAD_NCOLUMNS };
 enum { HF_LEDGER_COLUMNS(HF_ENUM_ENTRY) LEDGER_NCOLUMNS };
@@ -177,12 +182,13 @@ enum { HF_QUEUE_GRANT_COLUMNS(HF_ENUM_ENTRY) GRANT_NCOLUMNS };
 enum { HF_RETRY_POLICY_COLUMNS(HF_ENUM_ENTRY) POLICY_NCOLUMNS };
 enum { HF_ERROR_RULE_COLUMNS(HF_ENUM_ENTRY) RULE_NCOLUMNS };
 enum { HF_SETTING_COLUMNS(HF_ENUM_ENTRY) SETTING_NCOLUMNS };
+enum { HF_CLAIM_FRONT_COLUMNS(HF_ENUM_ENTRY) FRONT_NCOLUMNS };
 #define JOB_NCOLUMNS DEAD_ENDED_AT
 
 typedef enum HfTableId
 {
 	HF_JOB, HF_DEAD_JOB, HF_LEDGER, HF_EVENT, HF_EVENT_OVERFLOW, HF_FINDING, HF_UNKNOWN_EFFECT, HF_STREAM,
-	HF_QUEUE, HF_QUEUE_GRANT, HF_RETRY_POLICY, HF_ERROR_RULE, HF_SETTING,
+	HF_QUEUE, HF_QUEUE_GRANT, HF_RETRY_POLICY, HF_ERROR_RULE, HF_SETTING, HF_CLAIM_FRONT,
 	HF_NTABLES
 } HfTableId;
 
@@ -621,6 +627,7 @@ typedef struct HfEntry
 typedef struct HfSlot
 {
 	bool		used;
+	bool		fresh;			/* nothing is known yet */
 	int32		queue_id;
 	bool		reconcile;
 	int32		priority;
@@ -666,6 +673,11 @@ hf_slot_is(const HfSlot *slot, int32 queue_id, bool reconcile, int32 priority)
 	return slot->used && slot->queue_id == queue_id && slot->reconcile == reconcile && slot->priority == priority;
 }
 
+/* ---------------------------------------------------------------- front.c: the hint that a new backend begins with */
+
+extern void hf_front_read(HfCall *call, HfSlot *slot);
+extern void hf_front_write(HfCall *call, const HfSlot *slot);
+
 /* ---------------------------------------------------------------- dispatch.c: jobs in the order of their turn */
 
 typedef struct HfDispatch HfDispatch;
@@ -682,6 +694,7 @@ extern int32 hf_dispatch_wait_ms(HfCall *call, const struct HfQueue *queue);
 
 extern TimestampTz hf_clock_now(void);
 extern TimestampTz hf_clock_real(void);
+extern bool hf_clock_is_frozen(void);
 extern void hf_clock_init(void);
 
 /* ---------------------------------------------------------------- backoff.c: pure functions */

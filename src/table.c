@@ -57,6 +57,7 @@ static const char *const queue_grant_columns[] = {HF_QUEUE_GRANT_COLUMNS(NAME_EN
 static const char *const retry_policy_columns[] = {HF_RETRY_POLICY_COLUMNS(NAME_ENTRY)};
 static const char *const error_rule_columns[] = {HF_ERROR_RULE_COLUMNS(NAME_ENTRY)};
 static const char *const setting_columns[] = {HF_SETTING_COLUMNS(NAME_ENTRY)};
+static const char *const claim_front_columns[] = {HF_CLAIM_FRONT_COLUMNS(NAME_ENTRY)};
 
 static const struct
 {
@@ -77,6 +78,7 @@ static const struct
 	[HF_RETRY_POLICY] = {"retry_policy", retry_policy_columns, POLICY_NCOLUMNS},
 	[HF_ERROR_RULE] = {"error_rule", error_rule_columns, RULE_NCOLUMNS},
 	[HF_SETTING] = {"setting", setting_columns, SETTING_NCOLUMNS},
+	[HF_CLAIM_FRONT] = {"claim_front", claim_front_columns, FRONT_NCOLUMNS},
 };
 
 /* What a backend remembers of one index. */

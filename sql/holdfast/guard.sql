@@ -13,6 +13,7 @@ CREATE VIEW holdfast.guarded AS
 		('job', 'job', true, false), ('dead_job', 'dead_job', true, false), ('ledger', 'ledger', true, false),
 		('event', 'evidence', false, false), ('event_overflow', 'evidence', false, false),
 		('finding', 'kept', false, false), ('queue_hour', 'kept', false, false), ('unknown_effect', 'kept', false, false),
+		('claim_front', 'kept', false, false),
 		('attempt_record', 'kept', false, true), ('definition', 'kept', false, true),
 		('queue', 'queue', true, true), ('queue_grant', 'setting', true, true), ('retry_policy', 'setting', true, true),
 		('error_rule', 'setting', true, true), ('setting', 'setting', true, true), ('stream', 'setting', true, true),

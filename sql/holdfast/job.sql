@@ -79,6 +79,26 @@ SELECT pg_catalog.pg_extension_config_dump('holdfast.job', '');
 CREATE INDEX job_dispatch ON holdfast.job (queue, mode, priority, run_after, job_id) WITH (deduplicate_items = off);
 CREATE UNIQUE INDEX job_live_key ON holdfast.job (idempotency_key) WHERE NOT side_effects;
 
+/*
+ * Unlogged, and not dumped: after a crash, on a promoted standby and in a
+ * restored database the first claim of each priority finds its way by itself.
+ */
+CREATE UNLOGGED TABLE holdfast.claim_front (
+	queue				integer		NOT NULL,
+	reconcile			boolean		NOT NULL,
+	priority			integer		NOT NULL,
+	run_after			timestamptz	NOT NULL,
+	job_id				bigint		NOT NULL,
+	running_run_after	timestamptz	NOT NULL,
+	running_job_id		bigint		NOT NULL,
+	lease_end			timestamptz	NOT NULL,
+	clock				timestamptz	NOT NULL
+) WITH (fillfactor = 50);
+COMMENT ON TABLE holdfast.claim_front IS 'where a backend that has not claimed yet may begin: a hint, left by a claim that had to walk far';
+COMMENT ON COLUMN holdfast.claim_front.run_after IS 'with job_id: no job that waits and is due comes before it';
+COMMENT ON COLUMN holdfast.claim_front.lease_end IS 'the least lease end among running jobs before it, the first of which is running_job_id';
+CREATE INDEX claim_front_queue ON holdfast.claim_front (queue);
+
 CREATE TABLE holdfast.dead_job (
 	LIKE holdfast.job,
 	ended_at			timestamptz	NOT NULL,

@@ -354,6 +354,7 @@ BEGIN
 			pg_catalog.jsonb_build_object('queue_name', q.queue_name, 'by', current_user, 'settings', pg_catalog.to_jsonb(q)));
 
 	DELETE FROM holdfast.stream s WHERE s.queue = q.queue_id;
+	DELETE FROM holdfast.claim_front f WHERE f.queue = q.queue_id;
 	DELETE FROM holdfast.queue o WHERE o.queue_id = q.queue_id;
 	-- A queue of the same name made later must not find old grants waiting for it.
 	FOR lost IN
