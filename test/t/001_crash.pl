@@ -107,7 +107,7 @@ sub kill_server
 
 	kill 'STOP', $pid;
 	wait_until('the postmaster to stop', sub { process_state($pid) eq 'T' });
-	my @children = split ' ', `ps -o pid= --ppid $pid`;
+	my @children = grep { parent($_) == $pid } map { m{(\d+)} } glob '/proc/[0-9]*';
 	kill 'KILL', @children;
 	$node->kill9;
 	wait_until('the server to be gone', sub { !grep { process_state($_) !~ /^[ZX]?$/ } @children, $pid });
@@ -115,14 +115,17 @@ sub kill_server
 	return scalar @children;
 }
 
-# The letter of proc(5): T stopped, Z zombie, empty if there is no such process.
-sub process_state
+# What /proc says of a process, from the state on; nothing if there is no such process.
+sub process
 {
 	my $pid = shift;
 
-	open my $stat, '<', "/proc/$pid/stat" or return '';
-	return (<$stat> // '') =~ /\) (\w)/ ? $1 : '';
+	open my $stat, '<', "/proc/$pid/stat" or return;
+	return split ' ', (<$stat> // '') =~ s/.*\) //r;
 }
+
+sub process_state { return (process(shift))[0] // '' }
+sub parent { return (process(shift))[1] // 0 }
 
 sub wait_until
 {
