@@ -432,9 +432,7 @@ void
 hf_remember_refusal(HfCall *call, const HfEvent *of, int sqlerrcode, const char *function)
 {
 	HfEvent		event;
-	HfEvent    *kept;
 	HfDetail	detail = {0};
-	MemoryContext old;
 
 	if (of != NULL)
 		hf_event_follow(call, &event, "action_violation", of);
@@ -444,9 +442,18 @@ hf_remember_refusal(HfCall *call, const HfEvent *of, int sqlerrcode, const char 
 	hf_detail_cstring(&detail, "sqlstate", unpack_sql_state(sqlerrcode));
 	hf_detail_cstring(&detail, "by", GetUserNameFromId(GetUserId(), false));
 	hf_event_set(&event, EVENT_DETAIL, hf_detail_end(&detail));
-	old = MemoryContextSwitchTo(TopTransactionContext);
+	hf_remember_event(&event);
+}
+
+/* The same of an event that is complete. */
+void
+hf_remember_event(const HfEvent *event)
+{
+	HfEvent    *kept;
+	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+
 	kept = palloc(sizeof(HfEvent));
-	hf_event_keep(kept, &event);
+	hf_event_keep(kept, event);
 	refusals = lappend(refusals, kept);
 	MemoryContextSwitchTo(old);
 }

@@ -170,6 +170,26 @@
 	X(FRONT_RUN_AFTER, "run_after") X(FRONT_JOB_ID, "job_id") X(FRONT_RUNNING_RUN_AFTER, "running_run_after") \
 	X(FRONT_RUNNING_JOB_ID, "running_job_id") X(FRONT_LEASE_END, "lease_end") X(FRONT_CLOCK, "clock")
 
+/* attempts of watched tables and imported ones: what watch.c writes of a row */
+#define HF_RECORD_COLUMNS(X) \
+	X(RECORD_ID, "record_id") X(RECORD_RECORDED_AT, "recorded_at") X(RECORD_SOURCE, "source") \
+	X(RECORD_SYNTHETIC_LEASE, "synthetic_lease") X(RECORD_JOB_ID, "job_id") X(RECORD_SUBJECT, "subject") \
+	X(RECORD_ACTION_KEY, "action_key") X(RECORD_STARTED_AT, "started_at") X(RECORD_ATTEMPT_NUMBER, "attempt_number") \
+	X(RECORD_LEASE_ID, "lease_id") X(RECORD_KEY, "idempotency_key") X(RECORD_SCOPE, "scope") \
+	X(RECORD_WORKER_NAME, "worker_name") X(RECORD_LEASE_EXPIRES_AT, "lease_expires_at") \
+	X(RECORD_LAST_REPORT_AT, "last_report_at") X(RECORD_FINISHED_AT, "finished_at") X(RECORD_OUTCOME, "outcome") \
+	X(RECORD_WORKER_RESULT, "worker_result") X(RECORD_SIDE_EFFECT_STATE, "side_effect_state") \
+	X(RECORD_EXCEPTION_CLASS, "exception_class") X(RECORD_MESSAGE, "message") X(RECORD_TIMEOUT_MS, "timeout_ms") \
+	X(RECORD_ELAPSED_MS, "elapsed_ms") X(RECORD_NEXT_NOT_BEFORE, "next_not_before") \
+	X(RECORD_RETRY_POLICY, "retry_policy") X(RECORD_DELAY_MS, "delay_ms") X(RECORD_MAX_ATTEMPTS, "max_attempts") \
+	X(RECORD_FAILURES, "failures") X(RECORD_REDRIVEN, "redriven") X(RECORD_FINAL, "final") \
+	X(RECORD_STOP_REASON, "stop_reason") X(RECORD_PAYLOAD_DIGEST, "payload_digest") \
+	X(RECORD_COUNTED_AT_CLAIM, "counted_at_claim")
+
+#define HF_WATCH_COLUMNS(X) \
+	X(WATCH_ID, "watch_id") X(WATCH_SOURCE, "source") X(WATCH_MAPPING, "mapping") X(WATCH_MODE, "mode") \
+	X(WATCH_WATCHED_AT, "watched_at")
+
 #define HF_ENUM_ENTRY(e, n) e,
 enum { HF_JOB_COLUMNS(HF_ENUM_ENTRY) HF_DEAD_JOB_COLUMNS(HF_ENUM_ENTRY) DEAD_NCOLUMNS };
 enum { HF_LEDGER_COLUMNS(HF_ENUM_ENTRY) LEDGER_NCOLUMNS };
@@ -183,12 +203,15 @@ enum { HF_RETRY_POLICY_COLUMNS(HF_ENUM_ENTRY) POLICY_NCOLUMNS };
 enum { HF_ERROR_RULE_COLUMNS(HF_ENUM_ENTRY) RULE_NCOLUMNS };
 enum { HF_SETTING_COLUMNS(HF_ENUM_ENTRY) SETTING_NCOLUMNS };
 enum { HF_CLAIM_FRONT_COLUMNS(HF_ENUM_ENTRY) FRONT_NCOLUMNS };
+enum { HF_RECORD_COLUMNS(HF_ENUM_ENTRY) RECORD_NCOLUMNS };
+enum { HF_WATCH_COLUMNS(HF_ENUM_ENTRY) WATCH_NCOLUMNS };
 #define JOB_NCOLUMNS DEAD_ENDED_AT
 
 typedef enum HfTableId
 {
 	HF_JOB, HF_DEAD_JOB, HF_LEDGER, HF_EVENT, HF_EVENT_OVERFLOW, HF_FINDING, HF_UNKNOWN_EFFECT, HF_STREAM,
 	HF_QUEUE, HF_QUEUE_GRANT, HF_RETRY_POLICY, HF_ERROR_RULE, HF_SETTING, HF_CLAIM_FRONT,
+	HF_RECORD, HF_WATCH,
 	HF_NTABLES
 } HfTableId;
 
@@ -351,6 +374,7 @@ extern void hf_event_keep(HfEvent *to, const HfEvent *from);
 extern void hf_event_follow(HfCall *call, HfEvent *event, const char *kind, const HfEvent *of);
 extern void hf_event_finding(HfCall *call, const char *kind, const HfEvent *event);
 extern void hf_remember_refusal(HfCall *call, const HfEvent *of, int sqlerrcode, const char *function);
+extern void hf_remember_event(const HfEvent *event);
 extern void hf_remember_job_refusal(HfCall *call, HfRow *job, int sqlerrcode, const char *function);
 extern void hf_detail_cstring(HfDetail *detail, const char *key, const char *string);
 extern void hf_detail_text(HfDetail *detail, const char *key, const text *string);
@@ -381,6 +405,126 @@ extern bool hf_is_own(void);
 /* ---------------------------------------------------------------- guard.c: plain SQL on our own tables */
 
 extern void hf_detail_who(HfDetail *detail);
+
+/* ---------------------------------------------------------------- watchmapping.c: what the columns of a watched table mean */
+
+typedef enum HfMapKey
+{
+	MAP_ID, MAP_STATUS, MAP_ATTEMPT_NUMBER, MAP_RUN_AFTER, MAP_LEASE, MAP_LEASE_EXPIRES_AT, MAP_WORKER_NAME,
+	MAP_EXCEPTION_CLASS, MAP_MESSAGE, MAP_SUBJECT, MAP_ACTION_KEY, MAP_SCOPE, MAP_IDEMPOTENCY_KEY, MAP_TIMEOUT,
+	MAP_MAX_ATTEMPTS, MAP_RETRY_POLICY, MAP_PAYLOAD, MAP_WHEN,
+	MAP_NKEYS
+} HfMapKey;
+
+typedef enum HfRowClass
+{
+	HF_ROW_PENDING, HF_ROW_RUNNING, HF_ROW_SUCCEEDED, HF_ROW_FAILED, HF_ROW_DEAD,
+	HF_ROW_OTHER,				/* a status that the mapping does not name */
+	HF_ROW_ABSENT				/* no such row, or one that "when" leaves out */
+} HfRowClass;
+
+typedef enum HfWatchMode
+{
+	HF_OBSERVE, HF_CORRECT, HF_ENFORCE
+} HfWatchMode;
+
+typedef struct HfMapField
+{
+	AttrNumber	att;			/* a column, or 0 */
+	struct ExprState *expr;		/* an expression over the row, or NULL */
+	text	   *constant;		/* a retry policy's name, or NULL */
+	Oid			type;
+	FmgrInfo	output;
+} HfMapField;
+
+typedef struct HfMapStatus
+{
+	const char *value;
+	int			len;
+	HfRowClass	class;
+} HfMapStatus;
+
+typedef struct HfWatch
+{
+	int32		watch_id;
+	char	   *source;
+	HfWatchMode mode;
+	TimestampTz since;
+	HfMapField	fields[MAP_NKEYS];
+	int			nstatuses;
+	HfMapStatus *statuses;
+	HfRowClass	gone;			/* what it means that a running row is deleted */
+	bool		blind;			/* no status is "running": the queue writes nothing at a claim */
+	bool		has_dead;		/* so that a failed row may come back */
+	struct ExprContext *econtext;
+	char	   *problem;		/* why the mapping does not fit the table, or NULL */
+} HfWatch;
+
+extern const char *const hf_watch_modes[];
+extern bool hf_watch_maps(const HfWatch *w, HfMapKey key);
+extern Relation hf_watch_open(Oid relid, LOCKMODE lockmode);
+extern void hf_watch_compile(HfWatch *w, Relation rel, Jsonb *mapping);
+
+/* ---------------------------------------------------------------- watchvalue.c: mappings remembered, and values of a row */
+
+extern void hf_watch_init(void);
+extern HfWatch *hf_watch_of(Relation rel, int32 watch_id);	/* NULL: no such watch */
+extern HfRowClass hf_watch_class(HfWatch *w, TupleTableSlot *slot);
+extern bool hf_watch_when(HfWatch *w, TupleTableSlot *slot);
+extern text *hf_watch_text(HfWatch *w, HfMapKey key, TupleTableSlot *slot, int max_bytes);
+extern bool hf_watch_int(HfWatch *w, HfMapKey key, TupleTableSlot *slot, int32 *value);
+extern bool hf_watch_time(HfWatch *w, HfMapKey key, TupleTableSlot *slot, TimestampTz *value);
+extern int64 hf_watch_ms(HfWatch *w, HfMapKey key, TupleTableSlot *slot);	/* -1: none */
+extern bytea *hf_watch_digest(HfWatch *w, TupleTableSlot *slot);
+extern int64 hf_watch_seed(HfWatch *w, TupleTableSlot *slot);
+extern char *hf_time_text(TimestampTz at);	/* ISO 8601 in UTC, whatever the session's settings */
+
+/* ---------------------------------------------------------------- watchrecord.c: attempts of watched rows */
+
+typedef struct HfChange
+{
+	HfCall	   *call;
+	HfWatch    *w;
+	TupleTableSlot *old;		/* NULL: inserted */
+	TupleTableSlot *new;		/* NULL: deleted */
+	HfRowClass	was;
+	HfRowClass	is;
+	bool		begins;			/* an attempt begins */
+	bool		ends;			/* the running one ends */
+	bool		requeued;		/* pending again */
+	text	   *id;
+	HfRow	   *last;			/* the latest attempt on record, or NULL */
+	bool		open;			/* it has not ended yet */
+} HfChange;
+
+extern bool hf_change_classify(HfChange *c);
+extern void hf_change_look_up(HfChange *c);
+extern void hf_change_record(HfChange *c);
+extern const char *hf_change_outcome(const HfChange *c);	/* of the attempt that ends */
+extern int32 hf_change_failures(HfChange *c);
+extern int32 hf_change_number(const HfChange *c, bool *counted_at_claim);	/* of the attempt that begins */
+extern bool hf_record_is(const HfRow *record, int column, const char *word);
+extern void hf_record_redriven(HfCall *call, HfWatch *w, text *id);
+
+/* ---------------------------------------------------------------- watchviolation.c: what a change breaks */
+
+typedef enum HfViolation
+{
+	HF_SETTLED_REVIVED, HF_REQUEUE_NOW, HF_NO_RUN_AFTER, HF_RETRY_NOW, HF_ATTEMPT_SAME, HF_KEY_CHANGED, HF_KEY_ANEW,
+	HF_LEASE_BRIEF, HF_LEASE_TAKEN,
+	HF_NVIOLATIONS
+} HfViolation;
+
+extern uint32 hf_violations(HfChange *c);	/* a bit for each */
+extern TimestampTz hf_retry_not_before(HfChange *c);	/* of the attempt that begins; DT_NOBEGIN: at any time */
+extern int64 hf_watch_delay_ms(HfChange *c, const char **policy_name);
+extern void hf_violations_record(HfChange *c, uint32 violations, const char *action, TimestampTz corrected_to);
+pg_noreturn extern void hf_violation_refuse(HfChange *c, uint32 violations);
+
+/* ---------------------------------------------------------------- watch.c: the triggers of watched tables */
+
+extern int32 hf_watch_id_of(Relation rel);	/* 0: not watched */
+extern char *hf_watch_recheck(Oid relid);	/* what is wrong with the watch on a table or partition, or NULL */
 
 /* ---------------------------------------------------------------- history.c: what the events say of a lease */
 
@@ -709,6 +853,7 @@ extern uint64 hf_splitmix64(uint64 seed, uint64 n);
 extern void hf_intent_key(const text *subject, const text *action_key, const text *scope,
 						  int32 intent_version, pg_uuid_t *key);
 extern void hf_effect_key(const pg_uuid_t *parent, const text *effect, pg_uuid_t *key);
+extern void hf_key_of(const text *id, pg_uuid_t *key);
 extern int64 hf_job_seed(const text *id);
 extern void hf_text_digest(const char *label, const char *string, int len, pg_uuid_t *digest);
 extern bytea *hf_payload_digest(Datum payload);	/* SHA-256 of the canonical form of a jsonb */

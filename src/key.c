@@ -210,6 +210,16 @@ hf_effect_key(const pg_uuid_t *parent, const text *effect, pg_uuid_t *key)
 	pfree(parent_text);
 }
 
+void
+hf_key_of(const text *id, pg_uuid_t *key)
+{
+	Digest		digest;
+
+	digest_begin(&digest, "holdfast key 1");
+	digest_text(&digest, id);
+	digest_uuid(&digest, key);
+}
+
 int64
 hf_job_seed(const text *id)
 {
@@ -359,11 +369,8 @@ Datum
 holdfast_key_of(PG_FUNCTION_ARGS)
 {
 	pg_uuid_t  *key = (pg_uuid_t *) palloc(sizeof(pg_uuid_t));
-	Digest		digest;
 
-	digest_begin(&digest, "holdfast key 1");
-	digest_text(&digest, PG_GETARG_TEXT_PP(0));
-	digest_uuid(&digest, key);
+	hf_key_of(PG_GETARG_TEXT_PP(0), key);
 	PG_RETURN_UUID_P(key);
 }
 

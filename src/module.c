@@ -30,6 +30,7 @@ _PG_init(void)
 	hf_table_init();
 	hf_config_init();
 	hf_pair_init();
+	hf_watch_init();
 	MarkGUCPrefixReserved("holdfast");
 }
 

@@ -58,6 +58,8 @@ static const char *const retry_policy_columns[] = {HF_RETRY_POLICY_COLUMNS(NAME_
 static const char *const error_rule_columns[] = {HF_ERROR_RULE_COLUMNS(NAME_ENTRY)};
 static const char *const setting_columns[] = {HF_SETTING_COLUMNS(NAME_ENTRY)};
 static const char *const claim_front_columns[] = {HF_CLAIM_FRONT_COLUMNS(NAME_ENTRY)};
+static const char *const record_columns[] = {HF_RECORD_COLUMNS(NAME_ENTRY)};
+static const char *const watch_columns[] = {HF_WATCH_COLUMNS(NAME_ENTRY)};
 
 static const struct
 {
@@ -79,6 +81,8 @@ static const struct
 	[HF_ERROR_RULE] = {"error_rule", error_rule_columns, RULE_NCOLUMNS},
 	[HF_SETTING] = {"setting", setting_columns, SETTING_NCOLUMNS},
 	[HF_CLAIM_FRONT] = {"claim_front", claim_front_columns, FRONT_NCOLUMNS},
+	[HF_RECORD] = {"attempt_record", record_columns, RECORD_NCOLUMNS},
+	[HF_WATCH] = {"watch", watch_columns, WATCH_NCOLUMNS},
 };
 
 /* What a backend remembers of one index. */
@@ -115,7 +119,8 @@ typedef struct ShapeEntry
 static MemoryContext shape_cxt = NULL;
 static HTAB *shapes = NULL;
 static Oid	table_oids[HF_NTABLES];
-static Oid	sequence_oids[2];
+static const char *const sequences[] = {"job_id_seq", "event_id_seq", "record_id_seq"};
+static Oid	sequence_oids[lengthof(sequences)];
 static bool shapes_stale = true;
 static uint64 shapes_generation = 0;
 static uint64 resets = 0;		/* invalidations of everything */
@@ -219,8 +224,10 @@ hf_table_name(HfTableId id)
 Oid
 hf_sequence_oid(const char *name)
 {
-	int			i = (strcmp(name, "job_id_seq") == 0) ? 0 : 1;
+	int			i = 0;
 
+	while (strcmp(sequences[i], name) != 0)
+		i++;
 	if (!OidIsValid(sequence_oids[i]))
 		sequence_oids[i] = get_relname_relid(name, get_namespace_oid(HF_SCHEMA, false));
 	return sequence_oids[i];

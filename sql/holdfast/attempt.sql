@@ -47,6 +47,7 @@ CREATE TABLE holdfast.attempt_record (
 	final				boolean,
 	stop_reason			text		COLLATE "C",
 	payload_digest		bytea,
+	counted_at_claim	boolean,
 	CHECK ((digest IS NULL) = (rank IS NULL)),
 	PRIMARY KEY (record_id)
 ) WITH (fillfactor = 80);
@@ -56,6 +57,7 @@ COMMENT ON COLUMN holdfast.attempt_record.source IS 'a watched table, or the nam
 COMMENT ON COLUMN holdfast.attempt_record.digest IS 'of an imported record: its source and all its fields; null for a watched table';
 COMMENT ON COLUMN holdfast.attempt_record.rank IS 'of an imported record: from 1, among equal records of its batch';
 COMMENT ON COLUMN holdfast.attempt_record.synthetic_lease IS 'the lease id was made of id, attempt number and start, since the table names none';
+COMMENT ON COLUMN holdfast.attempt_record.counted_at_claim IS 'of a watched table: whether its claims count attempts up; false: its failures do, and attempt_number is their count + 1';
 COMMENT ON COLUMN holdfast.attempt_record.finished_at IS 'the attempt''s own report; null while it is open, or if nothing reported';
 COMMENT ON COLUMN holdfast.attempt_record.last_report_at IS 'the latest sign of life under the lease, if later than the report';
 SELECT pg_catalog.pg_extension_config_dump('holdfast.attempt_record', '');
@@ -65,7 +67,7 @@ CREATE INDEX attempt_record_subject ON holdfast.attempt_record (subject, action_
 CREATE INDEX attempt_record_job ON holdfast.attempt_record (job_id, source, started_at);
 CREATE INDEX attempt_record_key ON holdfast.attempt_record (idempotency_key, started_at) WHERE idempotency_key IS NOT NULL;
 CREATE INDEX attempt_record_correlation ON holdfast.attempt_record (correlation_id) WHERE correlation_id IS NOT NULL;
-CREATE INDEX attempt_record_started ON holdfast.attempt_record (started_at);
+CREATE INDEX attempt_record_started ON holdfast.attempt_record USING brin (started_at);
 
 CREATE FUNCTION holdfast.attempt_retention() RETURNS interval
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$

@@ -17,7 +17,7 @@ CREATE VIEW holdfast.guarded AS
 		('attempt_record', 'kept', false, true), ('definition', 'kept', false, true),
 		('queue', 'queue', true, true), ('queue_grant', 'setting', true, true), ('retry_policy', 'setting', true, true),
 		('error_rule', 'setting', true, true), ('setting', 'setting', true, true), ('stream', 'setting', true, true),
-		('upkeep', 'setting', true, true)
+		('upkeep', 'setting', true, true), ('watch', 'setting', true, true)
 	) AS t (table_name, rule, accepts, entered)
 	JOIN (VALUES
 		('guard_before', 'BEFORE UPDATE OR DELETE', 'ROW'),
