@@ -73,6 +73,8 @@ def run(o):
     folder = o.results if o.full else o.results / "trial"
     folder.mkdir(parents=True, exist_ok=True)
     dump(folder / "environment.json", environment)
+    if environment["load_before"] > 0.5 * environment["cores"]:
+        print(f"the machine is busy: load {environment['load_before']:.1f} on {environment['cores']} cores", file=sys.stderr)
     plan = [(case, case.seconds(bench)) for case in o.chosen]
     bench.expect(sum(seconds for _, seconds in plan))
     table, failed = [], []
