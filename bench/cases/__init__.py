@@ -10,7 +10,7 @@ class Case:
     name: str
     title: str
     quick: bool
-    needs: tuple            # pgq, node: what scripts/bench has to install
+    needs: list             # of pgq, node, valgrind: what scripts/bench has to install
     seconds: Callable       # how long it takes, for the time left
     run: Callable           # Bench -> lines of the table, raw figures
 
