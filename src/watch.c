@@ -156,12 +156,12 @@ skipped_before(const HfChange *c)
 {
 	static int64 skipped[64];
 	static int	next = 0;
-	int64		record_id = hf_int64(c->last, RECORD_ID);
+	int64		attempt = hf_int64(c->last, RECORD_ID) ^ hf_time(c->last, RECORD_STARTED_AT);
 
 	for (int i = 0; i < lengthof(skipped); i++)
-		if (skipped[i] == record_id)
+		if (skipped[i] == attempt)
 			return true;
-	skipped[next] = record_id;
+	skipped[next] = attempt;
 	next = (next + 1) % lengthof(skipped);
 	return false;
 }

@@ -281,17 +281,17 @@ CREATE VIEW holdfast.watch_presets AS
 		('pg-boss', 'pgboss.job', $${
 			"id": "id", "attempt_number": {"expr": "retry_count + 1"}, "max_attempts": {"expr": "retry_limit + 1"}, "run_after": "start_after",
 			"status": "state", "pending": ["created", "retry"], "running": ["active"], "succeeded": ["completed"], "failed": [], "dead": ["failed"],
-			"lease": "started_on", "lease_expires_at": {"expr": "started_on + expire_in"}, "timeout": "expire_in",
-			"exception_class": {"expr": "coalesce(output ->> 'name', CASE WHEN output #>> '{value,message}' LIKE 'job failed by timeout%' THEN 'TimeoutError' END)"},
+			"lease": "started_on", "lease_expires_at": {"expr": "started_on + expire_seconds * interval '1 s'"},
+			"timeout": {"expr": "expire_seconds * interval '1 s'"},
+			"exception_class": {"expr": "coalesce(output ->> 'name', CASE WHEN output #>> '{value,message}' ~ 'time(d )?out' THEN 'TimeoutError' END)"},
 			"message": {"expr": "coalesce(output ->> 'message', output #>> '{value,message}')"},
 			"subject": {"expr": "coalesce(singleton_key, id::text)"}, "action_key": "name"}$$,
 		 'the worker''s name; a failed job is deleted and entered again, so that its requeue can be recorded and refused, not corrected'),
-		('pg-boss 11', 'pgboss.job', $${
+		('pg-boss 10', 'pgboss.job', $${
 			"id": "id", "attempt_number": {"expr": "retry_count + 1"}, "max_attempts": {"expr": "retry_limit + 1"}, "run_after": "start_after",
 			"status": "state", "pending": ["created", "retry"], "running": ["active"], "succeeded": ["completed"], "failed": [], "dead": ["failed"],
-			"lease": "started_on", "lease_expires_at": {"expr": "started_on + expire_seconds * interval '1 s'"},
-			"timeout": {"expr": "expire_seconds * interval '1 s'"},
-			"exception_class": {"expr": "coalesce(output ->> 'name', CASE WHEN output #>> '{value,message}' LIKE 'job failed by timeout%' THEN 'TimeoutError' END)"},
+			"lease": "started_on", "lease_expires_at": {"expr": "started_on + expire_in"}, "timeout": "expire_in",
+			"exception_class": {"expr": "coalesce(output ->> 'name', CASE WHEN output #>> '{value,message}' ~ 'time(d )?out' THEN 'TimeoutError' END)"},
 			"message": {"expr": "coalesce(output ->> 'message', output #>> '{value,message}')"},
 			"subject": {"expr": "coalesce(singleton_key, id::text)"}, "action_key": "name"}$$,
 		 'as pg-boss'),

@@ -136,7 +136,7 @@ CREATE TABLE own.q_mail (msg_id bigint, read_ct integer NOT NULL DEFAULT 0, enqu
 CREATE TYPE own.procrastinate_status AS ENUM ('todo', 'doing', 'succeeded', 'failed');
 CREATE TABLE own.procrastinate_jobs (id bigint, queue_name text, task_name text, status own.procrastinate_status, scheduled_at timestamptz, attempts integer NOT NULL DEFAULT 0);
 SELECT is(pg_temp.refusal(format('SELECT holdfast.watch(%L, holdfast.watch_preset(%L), %L)', relation, preset, mode)), 'accepted', format('preset %s, %s', preset, mode)) FROM (VALUES
-	('graphile_worker._private_jobs', 'graphile-worker', 'correct'), ('pgboss.job', 'pg-boss', 'observe'), ('pgboss.job', 'pg-boss 11', 'observe'), ('own.river_job', 'river', 'correct'),
+	('graphile_worker._private_jobs', 'graphile-worker', 'correct'), ('pgboss.job', 'pg-boss', 'observe'), ('pgboss.job', 'pg-boss 10', 'observe'), ('own.river_job', 'river', 'correct'),
 	('own.oban_jobs', 'oban', 'correct'), ('own.q_mail', 'pgmq', 'observe'), ('own.procrastinate_jobs', 'procrastinate', 'correct')) AS v (relation, preset, mode);
 SELECT is(pg_temp.refusal($$SELECT holdfast.watch_preset('celery')$$), '42704', 'a preset that is not there');
 INSERT INTO own.q_mail (msg_id) VALUES (7);
