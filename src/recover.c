@@ -4,8 +4,8 @@
  *	  Jobs that stopped although their policy would have gone on.
  *
  * A job is recovered at most once for each failure.  A native one is dead, and
- * being recovered it is dead no longer; one of a watched table leaves a row in
- * holdfast.recovery.  It keeps the failures that it was charged with: what is
+ * being recovered it is dead no longer; the record of a watched
+ * table's attempt says that it was put back (recover.sql).  A native one keeps the failures that it was charged with: what is
  * recovered is the budget that was left, no new one (G4), and it comes back
  * after its policy's delay (G3).
  *

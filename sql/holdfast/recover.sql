@@ -38,8 +38,11 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 	WHERE q.queue_id = ANY ($1)
 	UNION ALL
 	SELECT s.source, s.job_id, NULL, s.subject, s.action_key, s.exception_class, s.attempt_number, s.failures, s.max_attempts,
-		   s.stopped_at, coalesce(s.stop_reason, 'a condition not on record'), false, NULL
+		   s.stopped_at, coalesce(s.stop_reason, 'a condition not on record'), coalesce(w.auto_recover, false),
+		   CASE WHEN r.relid IS NOT NULL THEN format('SELECT * FROM holdfast.recover(%L, %L, ''...'')', r.relid::regclass, s.job_id) END
 	FROM holdfast.stop_reason s
+	LEFT JOIN holdfast.watch w ON w.source = s.source
+	LEFT JOIN holdfast.watch_relation r USING (watch_id)
 	WHERE $2 AND s.source <> 'native' AND s.reason = 'premature_stop'
 	ORDER BY 10, 1, 2
 $$;
@@ -51,8 +54,175 @@ COMMENT ON FUNCTION holdfast.recoverable() IS
 	'jobs that stopped with a retryable class and budget left, by the policies as they are now: dead ones of the queues that '
 	'the caller may read, and for the owner those of watched tables and imports; how says what puts one back';
 
+/* ---------------------------------------------------------------- watched tables */
+
+CREATE TYPE holdfast.recover_result AS (
+	outcome				text,
+	not_before			timestamptz,
+	delay_ms			bigint
+);
+COMMENT ON TYPE holdfast.recover_result IS 'recovered, and from when on the row may be claimed';
+
+-- How a mapping names a column or an expression; null where it is left out.
+CREATE FUNCTION holdfast.mapped(mapping jsonb, key text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT CASE jsonb_typeof($1 -> $2) WHEN 'string' THEN quote_ident($1 ->> $2) WHEN 'object' THEN format('(%s)', $1 -> $2 ->> 'expr') END
+$$;
+COMMENT ON FUNCTION holdfast.mapped(jsonb, text) IS 'internal: a key of a watch''s mapping as SQL over the row';
+
+-- The words of a status, as watch() reads them.
+CREATE FUNCTION holdfast.mapped_words(mapping jsonb, key text) RETURNS text[]
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT CASE WHEN $1 ? $2 THEN ARRAY(SELECT e FROM jsonb_array_elements_text($1 -> $2) e WHERE e IS NOT NULL) ELSE ARRAY[$2] END
+$$;
+COMMENT ON FUNCTION holdfast.mapped_words(jsonb, text) IS 'internal: the status values that a watch''s mapping gives a word';
+
+/*
+ * Puts a row back as its own queue would: status and run_after, nothing else.
+ * The trigger of the watch writes the evidence of the change, and takes it for
+ * no violation, since it was said first (watch_redriven).
+ */
+CREATE FUNCTION holdfast.recover_row(relation regclass, id text, reason text) RETURNS SETOF holdfast.recover_result
+LANGUAGE plpgsql ROWS 1 SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	w			holdfast.watch;
+	last		holdfast.attempt_record;
+	stopped		record;
+	status_type	text;
+	after_type	text;
+	id_type		text;
+	policy		text;
+	delay		interval;
+	not_before	timestamptz;
+	rows		bigint;
+BEGIN
+	SELECT x.* INTO w FROM holdfast.watch x JOIN holdfast.watch_relation r USING (watch_id) WHERE r.relid = recover_row.relation;
+	IF w.watch_id IS NULL THEN
+		RAISE EXCEPTION USING ERRCODE = '42704',
+			MESSAGE = format('table "%s" is not watched', recover_row.relation),
+			HINT = 'The view holdfast.watched lists the tables that are.';
+	END IF;
+	IF jsonb_typeof(w.mapping -> 'status') <> 'string' OR jsonb_typeof(w.mapping -> 'run_after') IS DISTINCT FROM 'string'
+	   OR (holdfast.mapped_words(w.mapping, 'pending'))[1] IS NULL THEN
+		RAISE EXCEPTION USING ERRCODE = '0A000',
+			MESSAGE = format('rows of table "%s" cannot be put back by its mapping', recover_row.relation),
+			DETAIL = 'Its status and its run_after must be columns, and a status must mean pending.',
+			HINT = 'Use the queue''s own way to retry a job.';
+	END IF;
+
+	SELECT r.* INTO last FROM holdfast.attempt_record r
+		WHERE r.source = w.source AND r.job_id = recover_row.id ORDER BY r.started_at DESC, r.record_id DESC LIMIT 1;
+	SELECT s.* INTO stopped FROM holdfast.stop_reason s
+		WHERE s.source = w.source AND s.subject = last.subject AND s.job_id = recover_row.id;
+	IF stopped.reason IS DISTINCT FROM 'premature_stop' THEN
+		RAISE EXCEPTION USING ERRCODE = 'JQ004',
+			MESSAGE = format('row %s of table "%s" cannot be recovered', recover_row.id, recover_row.relation),
+			DETAIL = CASE WHEN stopped.reason IS NULL THEN 'No attempt of it is on record.'
+						  ELSE format('It is %s: %s.', stopped.reason, stopped.because) END,
+			HINT = 'holdfast.recoverable() lists the rows that can be.';
+	END IF;
+
+	SELECT format_type(a.atttypid, a.atttypmod) INTO status_type FROM pg_attribute a
+		WHERE a.attrelid = recover_row.relation AND a.attname = w.mapping ->> 'status';
+	SELECT format_type(a.atttypid, a.atttypmod) INTO after_type FROM pg_attribute a
+		WHERE a.attrelid = recover_row.relation AND a.attname = w.mapping ->> 'run_after';
+	SELECT format_type(a.atttypid, a.atttypmod) INTO id_type FROM pg_attribute a
+		WHERE a.attrelid = recover_row.relation AND a.attname = w.mapping ->> 'id' AND jsonb_typeof(w.mapping -> 'id') = 'string';
+	policy := coalesce((SELECT p.policy_name FROM holdfast.list_retry_policies() p WHERE p.policy_name = last.retry_policy), 'default');
+	delay := holdfast.backoff_delay(policy,
+		CASE WHEN id_type IN ('smallint', 'integer', 'bigint') THEN recover_row.id::bigint ELSE holdfast.job_seed(recover_row.id) END,
+		greatest(coalesce(last.attempt_number, 1), 1));
+	not_before := holdfast.clock() + delay;
+
+	PERFORM holdfast.watch_redriven(recover_row.relation, recover_row.id);
+	EXECUTE format('UPDATE %s SET %I = $1::text::%s, %I = %s WHERE %s = %s AND %I::text = ANY ($4)',
+			recover_row.relation, w.mapping ->> 'status', status_type, w.mapping ->> 'run_after',
+			CASE WHEN after_type LIKE 'timestamp%without%' THEN '($2 AT TIME ZONE ''UTC'')' ELSE '$2' END,
+			CASE WHEN id_type IS NULL THEN holdfast.mapped(w.mapping, 'id') || '::text' ELSE quote_ident(w.mapping ->> 'id') END,
+			CASE WHEN id_type IS NULL THEN '$3' ELSE '$3::' || id_type END, w.mapping ->> 'status')
+		USING (holdfast.mapped_words(w.mapping, 'pending'))[1], not_before, recover_row.id,
+			holdfast.mapped_words(w.mapping, 'failed') || holdfast.mapped_words(w.mapping, 'dead');
+	GET DIAGNOSTICS rows = ROW_COUNT;
+	IF rows <> 1 THEN
+		RAISE EXCEPTION USING ERRCODE = 'JQ004',
+			MESSAGE = format('row %s of table "%s" cannot be recovered', recover_row.id, recover_row.relation),
+			DETAIL = format('%s rows of that id have a status that means failed or dead.', rows),
+			HINT = 'Somebody has put it back, or taken it, meanwhile.';
+	END IF;
+	PERFORM holdfast.watch_note('watch_recovered', w.watch_id, jsonb_build_object('relation', w.source, 'id', recover_row.id, 'reason', recover_row.reason,
+		'attempt_number', last.attempt_number, 'retry_policy', policy, 'delay_ms', round(extract(epoch FROM delay) * 1000), 'not_before', not_before,
+		'because', stopped.because));
+	RETURN NEXT ('recovered', not_before, round(extract(epoch FROM delay) * 1000)::bigint)::holdfast.recover_result;
+END
+$$;
+COMMENT ON FUNCTION holdfast.recover_row(regclass, text, text) IS 'internal: what recover() and auto_recover share';
+
+CREATE FUNCTION holdfast.recover(relation regclass, id text, reason text) RETURNS SETOF holdfast.recover_result
+LANGUAGE plpgsql ROWS 1 SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF recover.relation IS NULL OR recover.id IS NULL OR recover.reason IS NULL THEN
+		RAISE EXCEPTION USING ERRCODE = '22004', MESSAGE = format('argument "%s" must not be null',
+			CASE WHEN recover.relation IS NULL THEN 'relation' WHEN recover.id IS NULL THEN 'id' ELSE 'reason' END);
+	END IF;
+	RETURN QUERY SELECT * FROM holdfast.recover_row(recover.relation, recover.id, recover.reason);
+END
+$$;
+COMMENT ON FUNCTION holdfast.recover(regclass, text, text) IS
+	'puts a row of a watched table back that stopped with a retryable class and budget left: status and run_after by the '
+	'mapping, after the policy''s delay; a finding says by whom and why; 42704 not watched, 0A000 where the mapping has no '
+	'columns for it, JQ004 where the row is not recoverable, with the reason; called by the extension''s owner, who may '
+	'update the table';
+
+/*
+ * Rows that stopped since the last call, of watches with auto_recover.  The
+ * position stays before attempts that are open, a day at most, so that their
+ * end is seen.  A failure whose attempt was put back already is left alone.
+ */
+CREATE FUNCTION holdfast.recover_watched(max integer DEFAULT 1000) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	w			record;
+	r			record;
+	position	bigint;
+	upto		bigint;
+	seen		bigint;
+	n			bigint := 0;
+BEGIN
+	FOR w IN SELECT x.watch_id, x.source, v.relid::regclass AS relation FROM holdfast.watch x JOIN holdfast.watch_relation v USING (watch_id)
+			 WHERE x.auto_recover ORDER BY x.watch_id LOOP
+		position := coalesce((SELECT u.position FROM holdfast.upkeep u WHERE u.name = 'recover ' || w.watch_id), 0);
+		seen := 0;
+		SELECT coalesce(max(a.record_id), position) INTO upto FROM holdfast.attempt_record a;
+		FOR r IN SELECT a.record_id, a.job_id, a.subject, a.outcome, a.started_at, a.redriven FROM holdfast.attempt_record a
+				 WHERE a.record_id > position AND a.source = w.source ORDER BY a.record_id LIMIT recover_watched.max LOOP
+			IF r.outcome IS NULL AND r.started_at > holdfast.clock() - interval '1 day' THEN
+				upto := least(upto, r.record_id - 1);
+			ELSIF r.outcome IN ('failed', 'timeout', 'lost') AND r.redriven IS NOT TRUE
+				  AND EXISTS (SELECT FROM holdfast.stop_reason s WHERE s.source = w.source AND s.subject = r.subject AND s.job_id = r.job_id
+							  AND s.reason = 'premature_stop' AND s.started_at = r.started_at) THEN
+				BEGIN
+					PERFORM holdfast.recover_row(w.relation, r.job_id, 'auto_recover: retryable, with budget left');
+					n := n + 1;
+				EXCEPTION WHEN SQLSTATE 'JQ004' OR feature_not_supported OR insufficient_privilege OR lock_not_available THEN
+					NULL;	-- somebody else has it, or its table does not let it be put back
+				END;
+			END IF;
+			seen := seen + 1;
+			IF seen = recover_watched.max THEN
+				upto := least(upto, r.record_id);		-- there may be more
+			END IF;
+		END LOOP;
+		INSERT INTO holdfast.upkeep VALUES ('recover ' || w.watch_id, greatest(position, upto), holdfast.clock())
+			ON CONFLICT (name) DO UPDATE SET position = excluded.position, at = excluded.at;
+	END LOOP;
+	RETURN n;
+END
+$$;
+COMMENT ON FUNCTION holdfast.recover_watched(integer) IS 'internal: auto_recover of watched tables; how many rows were put back';
+
 CREATE FUNCTION holdfast.recover_all(max integer DEFAULT 1000) RETURNS bigint
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
 	SELECT coalesce((SELECT sum(holdfast.recover_dead(q.queue_id, $1)) FROM holdfast.queue q WHERE q.auto_recover), 0)::bigint
+		   + holdfast.recover_watched($1)
 $$;
 COMMENT ON FUNCTION holdfast.recover_all(integer) IS 'internal: what auto_recover asks of maintain(); how many jobs were put back';

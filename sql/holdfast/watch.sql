@@ -8,6 +8,7 @@ CREATE TABLE holdfast.watch (
 	source				text		COLLATE "C" NOT NULL UNIQUE,
 	mapping				jsonb		NOT NULL CHECK (jsonb_typeof(mapping) = 'object'),
 	mode				text		COLLATE "C" NOT NULL CHECK (mode IN ('observe', 'correct', 'enforce')),
+	auto_recover		boolean		NOT NULL DEFAULT false,
 	watched_at			timestamptz	NOT NULL,
 	watched_by			text		COLLATE "C" NOT NULL,
 	changed_at			timestamptz	NOT NULL,
@@ -55,7 +56,7 @@ CREATE VIEW holdfast.watch_relation AS
 COMMENT ON VIEW holdfast.watch_relation IS 'internal: which table each watch is on';
 
 CREATE VIEW holdfast.watched AS
-	SELECT w.watch_id, r.relid::pg_catalog.regclass::text COLLATE "C" AS relation, w.source, w.mode, w.mapping,
+	SELECT w.watch_id, r.relid::pg_catalog.regclass::text COLLATE "C" AS relation, w.source, w.mode, w.auto_recover, w.mapping,
 		   w.watched_at, w.watched_by, w.changed_at, w.changed_by,
 		   CASE WHEN r.relid IS NULL THEN 'its table is gone, or has lost its trigger'
 				ELSE holdfast.watch_problem(r.relid) END AS problem
@@ -149,7 +150,7 @@ END
 $$;
 COMMENT ON FUNCTION holdfast.watch_refuse(regclass) IS 'internal: refuses what cannot be watched';
 
-CREATE FUNCTION holdfast.do_watch(relation regclass, mapping jsonb, mode text) RETURNS void
+CREATE FUNCTION holdfast.do_watch(relation regclass, mapping jsonb, mode text, auto_recover boolean) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	old		holdfast.watch;
@@ -163,6 +164,7 @@ BEGIN
 	new := old;
 	new.mapping := coalesce(do_watch.mapping, old.mapping);
 	new.mode := coalesce(do_watch.mode, old.mode, 'observe');
+	new.auto_recover := coalesce(do_watch.auto_recover, old.auto_recover, false);
 	IF new.mapping IS NULL THEN
 		RAISE EXCEPTION USING ERRCODE = '22004',
 			MESSAGE = 'argument "mapping" must not be null',
@@ -172,16 +174,16 @@ BEGIN
 	PERFORM holdfast.watch_check(do_watch.relation, new.mapping, new.mode);
 
 	IF old.watch_id IS NOT NULL THEN
-		UPDATE holdfast.watch w SET mapping = new.mapping, mode = new.mode, changed_at = holdfast.clock(), changed_by = current_user
+		UPDATE holdfast.watch w SET mapping = new.mapping, mode = new.mode, auto_recover = new.auto_recover, changed_at = holdfast.clock(), changed_by = current_user
 			WHERE w.watch_id = old.watch_id;
 		PERFORM holdfast.watch_note('watch_changed', old.watch_id, jsonb_build_object('relation', old.source,
 			'from', old.mode, 'to', new.mode, 'mapping_changed', old.mapping <> new.mapping));
 	ELSE
 		-- a table of that name may have been watched before, and be gone
-		INSERT INTO holdfast.watch AS w (source, mapping, mode, watched_at, watched_by, changed_at, changed_by)
-			SELECT format('%s.%s', n.nspname, c.relname), new.mapping, new.mode, holdfast.clock(), current_user, holdfast.clock(), current_user
+		INSERT INTO holdfast.watch AS w (source, mapping, mode, auto_recover, watched_at, watched_by, changed_at, changed_by)
+			SELECT format('%s.%s', n.nspname, c.relname), new.mapping, new.mode, new.auto_recover, holdfast.clock(), current_user, holdfast.clock(), current_user
 			FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = do_watch.relation
-			ON CONFLICT (source) DO UPDATE SET mapping = excluded.mapping, mode = excluded.mode, watched_at = excluded.watched_at,
+			ON CONFLICT (source) DO UPDATE SET mapping = excluded.mapping, mode = excluded.mode, auto_recover = excluded.auto_recover, watched_at = excluded.watched_at,
 				watched_by = excluded.watched_by, changed_at = excluded.changed_at, changed_by = excluded.changed_by
 				WHERE NOT EXISTS (SELECT FROM holdfast.watch_relation r WHERE r.watch_id = w.watch_id)
 			RETURNING w.* INTO new;
@@ -199,11 +201,11 @@ BEGIN
 	PERFORM holdfast.make_partitions();
 END
 $$;
-COMMENT ON FUNCTION holdfast.do_watch(regclass, jsonb, text) IS 'internal: the body of watch()';
+COMMENT ON FUNCTION holdfast.do_watch(regclass, jsonb, text, boolean) IS 'internal: the body of watch()';
 
-CREATE FUNCTION holdfast.watch(relation regclass, mapping jsonb DEFAULT NULL, mode text DEFAULT NULL) RETURNS void
+CREATE FUNCTION holdfast.watch(relation regclass, mapping jsonb DEFAULT NULL, mode text DEFAULT NULL, auto_recover boolean DEFAULT NULL) RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'holdfast_own';
-COMMENT ON FUNCTION holdfast.watch(regclass, jsonb, text) IS
+COMMENT ON FUNCTION holdfast.watch(regclass, jsonb, text, boolean) IS
 	'puts a table under watch, or changes mapping and mode of one that is (a null leaves them; a new watch observes); on '
 	'record as a finding; mapping is an object of mapping keys, mode is observe, correct or enforce; 42703, 42804, 22023 and '
 	'others name the mapping''s key and the column; called by the extension''s owner, who must own the table';
