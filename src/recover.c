@@ -3,11 +3,11 @@
  * recover.c
  *	  Jobs that stopped although their policy would have gone on.
  *
- * A job is recovered at most once for each failure.  A native one is dead, and
- * being recovered it is dead no longer; the record of a watched
- * table's attempt says that it was put back (recover.sql).  A native one keeps the failures that it was charged with: what is
- * recovered is the budget that was left, no new one (G4), and it comes back
- * after its policy's delay (G3).
+ * A job is recovered at most once for each failure: being recovered it is dead
+ * no longer, and comes back only by another.  It keeps the failures that it
+ * was charged with: what is recovered is the budget that was left, no new one
+ * (G4), and it comes back after its policy's delay (G3).  Rows of watched
+ * tables are put back by SQL (recover.sql); the record of the attempt says so.
  *
  *-------------------------------------------------------------------------
  */
