@@ -149,7 +149,7 @@ BEGIN
 	END IF;
 	IF s.key IS NOT NULL THEN
 		RETURN NEXT ('stream', format('%s: %s', s.key, s.state), format('%s of %s jobs in a row ended in failure%s', s.consecutive_terminal, s.threshold,
-			CASE s.state WHEN 'open' THEN format('; the cool-down ends %s', holdfast.how_long(s.cool_down_ends, now))
+			CASE s.state WHEN 'open' THEN format('; the cool-down %s %s', CASE WHEN s.cool_down_ends > now THEN 'ends' ELSE 'ended' END, holdfast.how_long(s.cool_down_ends, now))
 						 WHEN 'trial' THEN format('; job %s is on trial', s.trial_job_id) ELSE '' END))::holdfast.explanation;
 	END IF;
 

@@ -17,7 +17,7 @@ CREATE VIEW holdfast.ps WITH (security_barrier) AS
 		SELECT q.queue_name AS queue, 'stream'::text AS what, s.key AS name, s.state AS state,
 			   format('%s of %s ended in failure', s.consecutive_terminal, s.threshold) AS progress, NULL::text AS worker,
 			   CASE s.state WHEN 'closed' THEN 'closed ' || holdfast.how_long(s.closed_at, c.now)
-							ELSE 'cool-down ends ' || holdfast.how_long(s.cool_down_ends, c.now) END AS time,
+							ELSE format('cool-down %s %s', CASE WHEN s.cool_down_ends > c.now THEN 'ends' ELSE 'ended' END, holdfast.how_long(s.cool_down_ends, c.now)) END AS time,
 			   CASE WHEN s.trial_job_id IS NOT NULL THEN format('job %s is on trial', s.trial_job_id) END AS note,
 			   CASE s.state WHEN 'closed' THEN 8 ELSE 0 END AS rank, s.opened_at AS at
 		FROM holdfast.clock() c (now), holdfast.stream s JOIN holdfast.queue q ON q.queue_id = s.queue
