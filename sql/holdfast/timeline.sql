@@ -115,15 +115,34 @@ COMMENT ON FUNCTION holdfast.event_line(holdfast.event) IS 'internal: an event a
 CREATE FUNCTION holdfast.timeline(subject text DEFAULT NULL, action_key text DEFAULT NULL, job_id bigint DEFAULT NULL,
 	idempotency_key uuid DEFAULT NULL, correlation_id text DEFAULT NULL, since timestamptz DEFAULT NULL,
 	until timestamptz DEFAULT NULL, source_job text DEFAULT NULL) RETURNS SETOF holdfast.timeline_line
-LANGUAGE plpgsql STABLE PARALLEL UNSAFE ROWS 100 SET search_path = pg_catalog, pg_temp SET jit = off SET plan_cache_mode = force_custom_plan AS $$
+LANGUAGE plpgsql STABLE PARALLEL UNSAFE ROWS 100
+SET search_path = pg_catalog, pg_temp SET jit = off SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+	records	holdfast.attempt_elsewhere[];
 BEGIN
+	-- a statement for each index: a plan once made serves every call
+	IF $3 IS NOT NULL THEN
+		NULL;		-- a number is a job of holdfast
+	ELSIF $1 IS NOT NULL THEN
+		records := ARRAY(SELECT r FROM holdfast.attempt_elsewhere r WHERE r.subject = $1);
+	ELSIF $8 IS NOT NULL THEN
+		records := ARRAY(SELECT r FROM holdfast.attempt_elsewhere r WHERE r.job_id = $8);
+	ELSIF $4 IS NOT NULL THEN
+		records := ARRAY(SELECT r FROM holdfast.attempt_elsewhere r WHERE r.idempotency_key = $4::text);
+	ELSIF $5 IS NOT NULL THEN
+		records := ARRAY(SELECT r FROM holdfast.attempt_elsewhere r WHERE r.correlation_id = $5);
+	ELSE
+		records := ARRAY(SELECT r FROM holdfast.attempt_elsewhere r
+						 WHERE r.started_at >= coalesce($6, '-infinity') AND r.started_at < coalesce($7, 'infinity'));
+	END IF;
+
 	RETURN QUERY WITH event AS MATERIALIZED (
 		SELECT e.* FROM holdfast.events_of($1, $2, $3, $4, $5, $6, $7) e WHERE $8 IS NULL),
 	record AS MATERIALIZED (
-		SELECT r.* FROM holdfast.attempt_elsewhere r
-		WHERE $3 IS NULL AND ($1 IS NULL OR r.subject = $1) AND ($2 IS NULL OR r.action_key = $2)
-		  AND ($4 IS NULL OR r.idempotency_key = $4::text) AND ($5 IS NULL OR r.correlation_id = $5)
-		  AND ($6 IS NULL OR r.started_at >= $6) AND ($7 IS NULL OR r.started_at < $7) AND ($8 IS NULL OR r.job_id = $8)),
+		SELECT r.* FROM unnest(records) r
+		WHERE ($2 IS NULL OR r.action_key = $2) AND ($4 IS NULL OR r.idempotency_key = $4::text)
+		  AND ($5 IS NULL OR r.correlation_id = $5) AND ($6 IS NULL OR r.started_at >= $6) AND ($7 IS NULL OR r.started_at < $7)
+		  AND ($8 IS NULL OR r.job_id = $8)),
 	attempt AS (
 		SELECT e.job_id::text AS job, e.attempt_number AS attempt, e.idempotency_key::text AS key, e.lease_id::text AS lease,
 			   min(e.event_id) AS place, min(e.at) FILTER (WHERE e.kind = 'action_attempt_started') AS started_at,
