@@ -692,6 +692,31 @@ read_batch(HfCall *call, FunctionCallInfo fcinfo, const HfQueue *queue, BatchJob
 	return n;
 }
 
+/* Store the jobs whose intents are entered. */
+static void
+insert_jobs(HfCall *call, BatchJob *batch, int n)
+{
+	HeapTuple	tuples[HF_AT_ONCE];
+	int			ntuples = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (batch[i].insert)
+		{
+			settle_turn(batch[i].job);
+			tuples[ntuples++] = hf_row_tuple(batch[i].job);
+			created(batch[i].job, &batch[i].answer);
+		}
+		if (ntuples == HF_AT_ONCE || (i == n - 1 && ntuples > 0))
+		{
+			CHECK_FOR_INTERRUPTS();
+			hf_multi_insert(call, hf_open(call, HF_JOB), tuples, ntuples);
+			while (ntuples > 0)
+				heap_freetuple(tuples[--ntuples]);
+		}
+	}
+}
+
 /*
  * holdfast.enqueue_batch(queue_name text, jobs jsonb)
  *		returns setof (ordinal, job_id, idempotency_key, outcome, existing_since)
@@ -728,9 +753,7 @@ holdfast_enqueue_batch(PG_FUNCTION_ARGS)
 		else
 			sorted[i]->insert = enter(&call, sorted[i]->job, &sorted[i]->answer);
 	}
-	for (int i = 0; i < n; i++)
-		if (batch[i].insert)
-			insert_job(&call, batch[i].job, &batch[i].answer);
+	insert_jobs(&call, batch, n);
 	for (int i = 0; i < n; i++)
 		if (batch[i].first != NULL)
 			repeat_of_first(&call, &batch[i]);

@@ -292,6 +292,7 @@ extern void hf_row_free(HfRow *row);
 extern void hf_row_load(HfRow *row);
 extern void hf_row_copy(HfRow *to, const HfRow *from, int ncolumns);
 extern void hf_insert(HfCall *call, HfRow *row);
+extern HeapTuple hf_row_tuple(HfRow *row);
 extern void hf_multi_insert(HfCall *call, HfTable *table, HeapTuple *tuples, int n);
 extern bool hf_insert_unique(HfCall *call, HfRow *row, const char *index_suffix, const pg_uuid_t *key, HfRow *probe,
 							 void (*before) (HfRow *row));

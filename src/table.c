@@ -707,6 +707,13 @@ hf_insert(HfCall *call, HfRow *row)
 	insert_index_entries(row->table, row->next, ALL_INDEXES, NULL);
 }
 
+/* The row as hf_multi_insert() takes it. */
+HeapTuple
+hf_row_tuple(HfRow *row)
+{
+	return heap_form_tuple(RelationGetDescr(row->table->rel), row->next->tts_values, row->next->tts_isnull);
+}
+
 /*
  * HF_AT_ONCE slots of a table, kept from call to call: to make and drop one for
  * each row costs as much as forming the row.  Their descriptor is a copy that
@@ -932,16 +939,12 @@ find_with(HfRow *row, Relation index, RegProcedure equal, Datum value, Snapshot 
 }
 
 /*
- * The same with a dirty snapshot, by a scan that the table keeps for the next
- * lookup of the call: a scan's workspace is too large to make it each time.
+ * The scan, with a dirty snapshot, that the table keeps for the lookups of the
+ * call: a scan's workspace is too large to make it each time.
  */
-static bool
-find_dirty(HfRow *row, Relation index, RegProcedure equal, Datum value, bool *met_any)
+static IndexScanDesc
+lookup_scan(HfTable *table, Relation index)
 {
-	HfTable    *table = row->table;
-	ScanKeyData key;
-	bool		found;
-
 	if (table->lookup != NULL && table->lookup->indexRelation != index)
 	{
 		index_endscan(table->lookup);
@@ -955,15 +958,26 @@ find_dirty(HfRow *row, Relation index, RegProcedure equal, Datum value, bool *me
 		table->lookup = hf_index_beginscan(table->rel, index, &table->dirty, 1);
 		MemoryContextSwitchTo(old);
 	}
+	return table->lookup;
+}
+
+static bool
+find_dirty(HfRow *row, Relation index, RegProcedure equal, Datum value, bool *met_any)
+{
+	HfTable    *table = row->table;
+	IndexScanDesc scan = lookup_scan(table, index);
+	ScanKeyData key;
+	bool		found;
+
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, equal, value);
-	index_rescan(table->lookup, &key, 1, NULL, 0);
+	index_rescan(scan, &key, 1, NULL, 0);
 	found = *met_any = false;
-	while (!found && index_getnext_tid(table->lookup, ForwardScanDirection) != NULL)
+	while (!found && index_getnext_tid(scan, ForwardScanDirection) != NULL)
 	{
 		*met_any = true;
-		found = index_fetch_heap(table->lookup, row->stored) && !TransactionIdIsValid(table->dirty.xmin);
+		found = index_fetch_heap(scan, row->stored) && !TransactionIdIsValid(table->dirty.xmin);
 	}
-	index_rescan(table->lookup, &key, 1, NULL, 0);	/* gives its pins back */
+	index_rescan(scan, &key, 1, NULL, 0);	/* gives its pins back */
 	if (found)
 		hf_row_load(row);
 	return found;
@@ -1077,14 +1091,13 @@ key_conflict(HfRow *probe, Relation index, const pg_uuid_t *key, ItemPointer sel
 	/* A ledger row stays whatever is being done to it; a job may be on its way out. */
 	bool		may_go = (probe->table->id == HF_JOB);
 
-	SnapshotData dirty;
+	IndexScanDesc scan = lookup_scan(probe->table, index);
+	SnapshotData *dirty = &probe->table->dirty;
 	ScanKeyData skey;
 
 	ScanKeyInit(&skey, 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(key));
-	InitDirtySnapshot(dirty);
 	for (;;)
 	{
-		IndexScanDesc scan = hf_index_beginscan(probe->table->rel, index, &dirty, 1);
 		TransactionId xwait = InvalidTransactionId;
 		bool		found = false;
 
@@ -1092,19 +1105,19 @@ key_conflict(HfRow *probe, Relation index, const pg_uuid_t *key, ItemPointer sel
 		while (!found && index_getnext_slot(scan, ForwardScanDirection, probe->stored))
 			found = (self == NULL || !ItemPointerEquals(self, &probe->stored->tts_tid));
 		if (found)
-			xwait = TransactionIdIsValid(dirty.xmin) ? dirty.xmin : dirty.xmax;
-		index_endscan(scan);
+			xwait = TransactionIdIsValid(dirty->xmin) ? dirty->xmin : dirty->xmax;
+		index_rescan(scan, &skey, 1, NULL, 0);	/* gives its pins back */
 		if (!found || !TransactionIdIsValid(xwait))
 			return found;
 		if (!wait)
 		{
 			/* two speculative inserters: the one with the younger xid gives way */
-			if (dirty.speculativeToken == 0 || !TransactionIdPrecedes(GetCurrentTransactionId(), xwait))
+			if (dirty->speculativeToken == 0 || !TransactionIdPrecedes(GetCurrentTransactionId(), xwait))
 				return true;
 		}
-		if (dirty.speculativeToken != 0)
-			SpeculativeInsertionWait(dirty.xmin, dirty.speculativeToken);
-		else if (TransactionIdIsValid(dirty.xmin) || may_go)
+		if (dirty->speculativeToken != 0)
+			SpeculativeInsertionWait(dirty->xmin, dirty->speculativeToken);
+		else if (TransactionIdIsValid(dirty->xmin) || may_go)
 			XactLockTableWait(xwait, probe->table->rel, &probe->stored->tts_tid, XLTW_InsertIndex);
 		else
 			return true;		/* being changed: it is there, and its newest version is read later */
