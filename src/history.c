@@ -12,10 +12,15 @@
 #include "holdfast.h"
 
 #include "access/stratnum.h"
+#include "catalog/pg_am_d.h"
+#include "miscadmin.h"
+#include "nodes/tidbitmap.h"
 #include "partitioning/partbounds.h"
 #include "partitioning/partdesc.h"
 #include "utils/builtins.h"
+#include "storage/lmgr.h"
 #include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
 PG_FUNCTION_INFO_V1(holdfast_outcome);
@@ -163,11 +168,54 @@ scan_one(HfTable *table, void *arg)
 }
 
 /*
+ * Whether the index of a day has an entry for the keys.  In a new session this
+ * costs a fraction of opening the day's table, whose many columns and triggers
+ * are read from the catalogs first.  True where it cannot be told.
+ */
+static bool
+day_has_entry(Oid day, const HfProbe *probe)
+{
+	char	   *name;
+	Oid			indexid;
+	Relation	index;
+	IndexScanDesc scan;
+	TIDBitmap  *bitmap;
+	bool		found;
+
+	LockRelationOid(day, AccessShareLock);
+	name = get_rel_name(day);
+	if (name == NULL)
+	{
+		UnlockRelationOid(day, AccessShareLock);
+		return false;			/* dropped meanwhile */
+	}
+	indexid = get_relname_relid(psprintf("%s%s", name, probe->suffix), get_rel_namespace(day));
+	if (!OidIsValid(indexid))
+		return true;
+	index = index_open(indexid, AccessShareLock);
+	if (index->rd_index->indrelid != day || !index->rd_index->indisvalid || index->rd_rel->relam != BTREE_AM_OID)
+		found = true;
+	else
+	{
+		scan = hf_index_beginscan_bitmap(index, probe->snapshot, probe->nkeys);
+		index_rescan(scan, probe->keys, probe->nkeys, NULL, 0);
+		bitmap = tbm_create(work_mem * INT64CONST(1024), NULL);
+		found = index_getbitmap(scan, bitmap) > 0;
+		tbm_free(bitmap);
+		index_endscan(scan);
+	}
+	index_close(index, NoLock);
+	return found;
+}
+
+/*
  * Call "scan" for each day of events that may hold some of [since, until),
- * from the latest back, and for event_overflow.
+ * from the latest back, and for event_overflow.  With a probe only for days
+ * whose index has an entry for it.
  */
 void
-hf_event_tables(HfCall *call, TimestampTz since, TimestampTz until, void (*scan) (HfTable *table, void *arg), void *arg)
+hf_event_tables(HfCall *call, TimestampTz since, TimestampTz until, const HfProbe *probe,
+				void (*scan) (HfTable *table, void *arg), void *arg)
 {
 	Relation	parent = hf_open(call, HF_EVENT)->rel;
 	PartitionDesc desc = RelationGetPartitionDesc(parent, true);
@@ -184,6 +232,8 @@ hf_event_tables(HfCall *call, TimestampTz since, TimestampTz until, void (*scan)
 			break;
 		if (i < 0 || (desc->boundinfo->kind[b - 1][0] == PARTITION_RANGE_DATUM_VALUE &&
 					  DatumGetTimestampTz(desc->boundinfo->datums[b - 1][0]) >= until))
+			continue;
+		if (probe != NULL && !day_has_entry(desc->oids[i], probe))
 			continue;
 		rel = try_relation_open(desc->oids[i], AccessShareLock);
 		if (rel == NULL)
@@ -202,7 +252,7 @@ hf_history(HfCall *call, int64 job_id, const pg_uuid_t *lease_id, HfHistory *h)
 	Look		look = {job_id, lease_id, h, false};
 
 	memset(h, 0, sizeof(HfHistory));
-	hf_event_tables(call, call->now - LOOK_BACK, DT_NOEND, scan_one, &look);
+	hf_event_tables(call, call->now - LOOK_BACK, DT_NOEND, NULL, scan_one, &look);
 	list_sort(h->findings, latest_first);
 	end_by_finding(h);
 	return look.any;

@@ -309,6 +309,7 @@ extern bool hf_find_key(HfRow *row, const pg_uuid_t *key);
 extern bool hf_find_key_at(HfRow *row, const pg_uuid_t *key, int key_column, ItemPointer place);
 extern bool hf_find_queue(HfRow *row, int32 queue_id);
 extern bool hf_find_live_key(HfRow *row, const pg_uuid_t *key);
+extern IndexScanDesc hf_index_beginscan_bitmap(Relation index, Snapshot snapshot, int nkeys);
 extern IndexScanDesc hf_index_beginscan(Relation heap, Relation index, Snapshot snapshot, int nkeys);
 
 #define HF_ATT(row, column) ((row)->table->att[column] - 1)
@@ -544,7 +545,17 @@ typedef struct HfHistory
 } HfHistory;
 
 extern bool hf_history(HfCall *call, int64 job_id, const pg_uuid_t *lease_id, HfHistory *history);
-extern void hf_event_tables(HfCall *call, TimestampTz since, TimestampTz until,
+
+/* An entry of an index of a day of events, by which days without it are passed over. */
+typedef struct HfProbe
+{
+	const char *suffix;			/* of the index's name */
+	Snapshot	snapshot;
+	ScanKey		keys;
+	int			nkeys;
+} HfProbe;
+
+extern void hf_event_tables(HfCall *call, TimestampTz since, TimestampTz until, const HfProbe *probe,
 							void (*scan) (HfTable *table, void *arg), void *arg);
 
 /* ---------------------------------------------------------------- access.c: who may do what with a queue */

@@ -908,6 +908,16 @@ hf_lock(HfCall *call, HfRow *row, bool skip)
 /* ---------------------------------------------------------------- reading */
 
 IndexScanDesc
+hf_index_beginscan_bitmap(Relation index, Snapshot snapshot, int nkeys)
+{
+#if PG_VERSION_NUM >= 180000
+	return index_beginscan_bitmap(index, snapshot, NULL, nkeys);
+#else
+	return index_beginscan_bitmap(index, snapshot, nkeys);
+#endif
+}
+
+IndexScanDesc
 hf_index_beginscan(Relation heap, Relation index, Snapshot snapshot, int nkeys)
 {
 #if PG_VERSION_NUM >= 180000

@@ -27,6 +27,8 @@
 #include "utils/snapmgr.h"
 #include "utils/tuplestore.h"
 
+#define FEW_JOBS 20
+
 PG_FUNCTION_INFO_V1(holdfast_events_of);
 PG_FUNCTION_INFO_V1(holdfast_explain);
 PG_FUNCTION_INFO_V1(holdfast_latest_events);
@@ -49,7 +51,24 @@ typedef struct Search
 	int			room;
 	int32		queue;			/* asked about last */
 	bool		granted;
+	ScanKeyData keys[2];		/* of the index that is being asked */
+	int			nkeys;
 } Search;
+
+static void
+key_text(Search *s, text *value)
+{
+	ScanKeyEntryInitialize(&s->keys[s->nkeys], 0, s->nkeys + 1, BTEqualStrategyNumber, InvalidOid, C_COLLATION_OID, F_TEXTEQ,
+						   PointerGetDatum(value));
+	s->nkeys++;
+}
+
+static void
+key_job(Search *s, int64 job_id)
+{
+	ScanKeyInit(&s->keys[0], 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(job_id));
+	s->nkeys = 1;
+}
 
 static bool
 may_read(Search *s, int32 queue)
@@ -130,17 +149,9 @@ ids_of_subject(HfTable *table, void *arg)
 {
 	Search	   *s = arg;
 	HfRow	   *event = hf_row_for(table);
-	ScanKeyData keys[2];
-	int			nkeys = s->action_key != NULL ? 2 : 1;
-	IndexScanDesc scan;
+	IndexScanDesc scan = hf_index_beginscan(table->rel, hf_index(table, "_subject"), s->snapshot, s->nkeys);
 
-	ScanKeyEntryInitialize(&keys[0], 0, 1, BTEqualStrategyNumber, InvalidOid, C_COLLATION_OID, F_TEXTEQ,
-						   PointerGetDatum(s->subject));
-	if (nkeys > 1)
-		ScanKeyEntryInitialize(&keys[1], 0, 2, BTEqualStrategyNumber, InvalidOid, C_COLLATION_OID, F_TEXTEQ,
-							   PointerGetDatum(s->action_key));
-	scan = hf_index_beginscan(table->rel, hf_index(table, "_subject"), s->snapshot, nkeys);
-	index_rescan(scan, keys, nkeys, NULL, 0);
+	index_rescan(scan, s->keys, s->nkeys, NULL, 0);
 	while (index_getnext_slot(scan, ForwardScanDirection, event->stored))
 	{
 		CHECK_FOR_INTERRUPTS();
@@ -180,12 +191,11 @@ subject_of_key(Search *s)
 static void
 events_of_job(Search *s, HfTable *table, HfRow *event, int64 job_id)
 {
-	ScanKeyData key;
 	IndexScanDesc scan;
 
-	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(job_id));
+	key_job(s, job_id);
 	scan = hf_index_beginscan(table->rel, hf_index(table, "_job"), s->snapshot, 1);
-	index_rescan(scan, &key, 1, NULL, 0);
+	index_rescan(scan, s->keys, 1, NULL, 0);
 	while (index_getnext_slot(scan, ForwardScanDirection, event->stored))
 	{
 		CHECK_FOR_INTERRUPTS();
@@ -217,6 +227,36 @@ events_in(HfTable *table, void *arg)
 		table_endscan(scan);
 	}
 	hf_row_free(event);
+}
+
+static void
+events_of_one(HfTable *table, void *arg)
+{
+	Search	   *s = arg;
+	HfRow	   *event = hf_row_for(table);
+
+	events_of_job(s, table, event, s->ids[s->nids]);
+	hf_row_free(event);
+}
+
+/* Few jobs are asked for one by one, so that days without them are passed over; many, day by day. */
+static void
+events_by_id(Search *s)
+{
+	int			n = s->nids;
+
+	if (n > FEW_JOBS)
+	{
+		hf_event_tables(s->call, s->since, s->until, NULL, events_in, s);
+		return;
+	}
+	for (s->nids = 0; s->nids < n; s->nids++)
+	{
+		HfProbe		probe = {"_job", s->snapshot, s->keys, 1};
+
+		key_job(s, s->ids[s->nids]);
+		hf_event_tables(s->call, s->since, s->until, &probe, events_of_one, s);
+	}
 }
 
 /*
@@ -259,13 +299,21 @@ holdfast_events_of(PG_FUNCTION_ARGS)
 		add_id(&s, PG_GETARG_INT64(2));
 	else if (s.subject != NULL)
 	{
-		hf_event_tables(&call, DT_NOBEGIN, s.until, ids_of_subject, &s);
+		HfProbe		probe = {"_subject", s.snapshot, s.keys};
+
+		key_text(&s, s.subject);
+		if (s.action_key != NULL)
+			key_text(&s, s.action_key);
+		probe.nkeys = s.nkeys;
+		hf_event_tables(&call, DT_NOBEGIN, s.until, &probe, ids_of_subject, &s);
 		qsort(s.ids, s.nids, sizeof(int64), by_id);
 		s.nids = qunique(s.ids, s.nids, sizeof(int64), by_id);
 	}
 	s.by_id = by_job || s.subject != NULL;
-	if (!s.by_id || s.nids > 0)
-		hf_event_tables(&call, s.since, s.until, events_in, &s);
+	if (s.by_id)
+		events_by_id(&s);
+	else
+		hf_event_tables(&call, s.since, s.until, NULL, events_in, &s);
 	hf_end(&call);
 	return (Datum) 0;
 }
@@ -277,14 +325,12 @@ queue_of_job(HfTable *table, void *arg)
 {
 	Search	   *s = arg;
 	HfRow	   *event = hf_row_for(table);
-	ScanKeyData key;
 	IndexScanDesc scan;
 
 	if (s->queue >= 0)
 		return;
-	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(s->ids[0]));
 	scan = hf_index_beginscan(table->rel, hf_index(table, "_job"), s->snapshot, 1);
-	index_rescan(scan, &key, 1, NULL, 0);
+	index_rescan(scan, s->keys, 1, NULL, 0);
 	if (index_getnext_slot(scan, ForwardScanDirection, event->stored))
 	{
 		hf_row_load(event);
@@ -304,13 +350,17 @@ find_queue(HfCall *call, int64 job_id)
 
 	s.queue = -1;
 	s.snapshot = GetActiveSnapshot();
-	add_id(&s, job_id);
 	if (hf_find_job(job, job_id))
 		s.queue = hf_int32(job, JOB_QUEUE);
 	else if (hf_find_job(dead, job_id))
 		s.queue = hf_int32(dead, JOB_QUEUE);
 	else
-		hf_event_tables(call, DT_NOBEGIN, DT_NOEND, queue_of_job, &s);
+	{
+		HfProbe		probe = {"_job", s.snapshot, s.keys, 1};
+
+		key_job(&s, job_id);
+		hf_event_tables(call, DT_NOBEGIN, DT_NOEND, &probe, queue_of_job, &s);
+	}
 	hf_row_free(dead);
 	hf_row_free(job);
 	return s.queue;
@@ -386,7 +436,7 @@ holdfast_latest_events(PG_FUNCTION_ARGS)
 	s.since = hf_arg_timestamp(fcinfo, 0, "since");
 	s.until = DT_NOEND;
 	s.queue = -1;
-	hf_event_tables(&call, s.since, s.until, tail_of, &s);
+	hf_event_tables(&call, s.since, s.until, NULL, tail_of, &s);
 	hf_end(&call);
 	return (Datum) 0;
 }

@@ -1,7 +1,7 @@
 \i test/setup.sql
 \i test/tools.sql
 -- The history of a subject, a job, a key, a correlation id, as it is read in psql.
-SELECT plan(36);
+SELECT plan(37);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 SELECT holdfast.define_retry_policy('demo', '1 s', jitter_window => '0', min_delay => '500 ms', reconcile_delay => '1 s') \g /dev/null
@@ -129,6 +129,14 @@ SELECT is(pg_temp.scans('r') - tables, 0::bigint, 'neither a subject nor a job h
 SELECT cmp_ok(pg_temp.scans('i') - indexes, '>', 0::bigint, 'but indexes') FROM before;
 SELECT count(*) FROM pg_temp.lines($$correlation_id => 'campaign-9'$$) \g /dev/null
 SELECT cmp_ok(pg_temp.scans('r') - tables, '>', 0::bigint, 'a correlation id alone has the days read through') FROM before;
+
+-- a subject of many jobs
+
+SELECT holdfast.create_queue('many') \g /dev/null
+SELECT holdfast.enqueue('many', 'act', 'many', scope => n::text) FROM generate_series(1, 25) n \g /dev/null
+SELECT count(*) FROM holdfast.claim('many', 'w', 25) \g /dev/null
+SELECT results_eq($$SELECT count(*), count(DISTINCT job), count(*) FILTER (WHERE what = 'started') FROM holdfast.timeline('many')$$,
+	$$VALUES (50::bigint, 25::bigint, 25::bigint)$$, 'each of many jobs of a subject, once');
 
 -- G13: rows of the queues granted to the caller
 
