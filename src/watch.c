@@ -196,7 +196,7 @@ holdfast_watch_before(PG_FUNCTION_ARGS)
 	TriggerData *trigger = trigger_data(fcinfo, "watch_before", TRIGGER_EVENT_BEFORE);
 	HfCall		call;
 	HfChange	c = {.call = &call, .w = begin_row(trigger), .old = trigger->tg_trigslot, .new = trigger->tg_newslot};
-	HeapTuple	result = trigger->tg_newtuple;
+	HeapTuple	result = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ? trigger->tg_newtuple : trigger->tg_trigtuple;
 	MemoryContext cxt = CurrentMemoryContext;
 	uint32		found;
 

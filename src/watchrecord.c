@@ -146,12 +146,17 @@ find_last(HfCall *call, HfWatch *w, text *id)
 	while (!found && index_getnext_slot(scan, BackwardScanDirection, row->stored))
 		found = !TransactionIdIsValid(dirty.xmin);
 	index_endscan(scan);
+	if (found)
+	{
+		hf_row_load(row);
+		/* what an earlier watch recorded may be of another table that had this name */
+		found = hf_time(row, RECORD_RECORDED_AT) >= w->since;
+	}
 	if (!found)
 	{
 		hf_row_free(row);
 		return NULL;
 	}
-	hf_row_load(row);
 	return row;
 }
 
@@ -423,16 +428,29 @@ new_record(HfChange *c, TupleTableSlot *row, TimestampTz started_at)
 
 /* ---------------------------------------------------------------- writing */
 
-/* The record's newest version, if another transaction changed it after it was read. */
+/*
+ * Store c->last.  If another transaction changed the record meanwhile (an
+ * operator's redrive, a purge), its newest version takes over what this change
+ * says, but for the operator's mark.
+ */
 static void
 store(HfChange *c)
 {
-	if (!hf_update(c->call, c->last))
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("the record of an attempt of row \"%s\" of \"%s\" was changed by another transaction",
-						text_to_cstring(c->id), c->w->source),
-				 errhint("Two rows with one id are being changed at once; try again.")));
+	while (!hf_update(c->call, c->last))
+	{
+		HfRow	   *newest = find_last(c->call, c->w, c->id);
+		bool		null;
+		Datum		redriven;
+
+		if (newest == NULL || hf_int64(newest, RECORD_ID) != hf_int64(c->last, RECORD_ID))
+			return;				/* purged: there is nothing to complete */
+		redriven = hf_get(newest, RECORD_REDRIVEN);
+		null = hf_is_null(newest, RECORD_REDRIVEN);
+		hf_row_copy(newest, c->last, RECORD_NCOLUMNS);
+		if (!null)
+			hf_set(newest, RECORD_REDRIVEN, redriven);
+		c->last = newest;
+	}
 }
 
 static void
@@ -529,6 +547,12 @@ hf_record_redriven(HfCall *call, HfWatch *w, text *id)
 	c.last = find_last(call, w, id);
 	if (c.last == NULL || hf_is_null(c.last, RECORD_OUTCOME))
 		return;
-	hf_set(c.last, RECORD_REDRIVEN, BoolGetDatum(true));
-	store(&c);
+	do
+	{
+		hf_set(c.last, RECORD_REDRIVEN, BoolGetDatum(true));
+		if (hf_update(call, c.last))
+			return;
+		c.last = find_last(call, w, id);
+	}
+	while (c.last != NULL && !hf_is_null(c.last, RECORD_OUTCOME));
 }
