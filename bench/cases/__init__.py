@@ -24,5 +24,5 @@ def case(name, title, seconds, quick=False, needs=()):
 
 
 def all_cases():
-    from . import throughput, steady, flat, retry, cost, evidence  # noqa: F401  (they register)
+    from . import throughput, steady, flat, retry, cost, evidence, watch  # noqa: F401  (they register)
     return CASES
