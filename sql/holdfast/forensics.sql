@@ -15,12 +15,11 @@ COMMENT ON VIEW holdfast.event_all IS 'every event, wherever it lies';
  * The aggregates pick, from the attempt's few events, the one that says it: an
  * attempt begins once, and its end and what was decided then are two events at
  * most.  "ends": an event that ends an attempt; "reports": one that its worker
- * sent, and so a sign of life.
+ * sent, and so a sign of life; a report sent once more is none, but one that
+ * says something else is.
  */
 CREATE VIEW holdfast.native_attempt AS
-	SELECT a.*,
-		   CASE WHEN a.reported_at IS NULL THEN a.last_report_at
-				ELSE greatest(a.reported_at, a.last_report_at) END AS last_sign_at
+	SELECT a.*
 	FROM (
 		SELECT f.subject, f.action_key, f.queue, f.job_id, f.idempotency_key, f.correlation_id, e.attempt_number,
 			   (array_agg(e.lease_id) FILTER (WHERE e.kind = 'action_attempt_started'))[1] AS lease_id,
@@ -31,7 +30,8 @@ CREATE VIEW holdfast.native_attempt AS
 			   min(e.event_id) FILTER (WHERE e.kind = 'action_attempt_started') AS arrival,
 			   min(e.at) FILTER (WHERE e.ends) AS finished_at,
 			   min(e.at) FILTER (WHERE e.ends AND e.reports) AS reported_at,
-			   greatest(max(e.at) FILTER (WHERE e.reports), max(e.last_heartbeat_at)) AS last_report_at,
+			   greatest(max(e.at) FILTER (WHERE e.reports), max(e.last_heartbeat_at)) AS last_sign_at,
+			   greatest(max(e.at) FILTER (WHERE e.reports OR e.kind = 'action_duplicate_report'), max(e.last_heartbeat_at)) AS last_report_at,
 			   count(*) FILTER (WHERE e.kind = 'action_duplicate_report') AS repeats,
 			   max(e.at) FILTER (WHERE e.kind = 'action_duplicate_report') AS last_repeat_at,
 			   max(e.lease_expires_at) AS lease_expires_at,
@@ -63,7 +63,8 @@ CREATE VIEW holdfast.native_attempt AS
 						  OR v.kind = 'action_reconciled' AND v.detail ->> 'outcome' IN ('done', 'retry', 'dead')) AS ends,
 					 v.lease_id IS NOT NULL
 					 AND (v.kind IN ('action_attempt_succeeded', 'action_attempt_failed', 'action_snoozed', 'action_released',
-									 'action_reconciled', 'action_stale_report', 'action_duplicate_report', 'action_ledger_changed')
+									 'action_reconciled', 'action_stale_report', 'action_ledger_changed')
+						  OR v.kind = 'action_duplicate_report' AND v.detail ->> 'outcome' = 'conflict'
 						  OR v.kind = 'action_cancelled' AND v.detail ->> 'by' IS NULL) AS reports
 			  FROM holdfast.event_all v
 			  WHERE v.attempt_number > 0) e ON e.job_id = f.job_id AND e.at >= f.at

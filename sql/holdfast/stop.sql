@@ -155,7 +155,7 @@ CREATE VIEW holdfast.stop_reason WITH (security_barrier) AS
 				WHEN x.state = 'waiting' THEN CASE WHEN x.outcome IN ('snoozed', 'released') THEN 'scheduled' ELSE 'awaiting_retry' END
 				WHEN x.final_kind = 'action_suppressed' THEN 'suppressed'
 				WHEN x.final_kind IN ('action_cancelled', 'action_purged') OR x.state = 'dead' AND x.stop_reason = 'abandoned' THEN 'cancelled'
-				WHEN x.outcome = 'succeeded' OR x.state = 'gone' AND x.side_effect_state = 'committed' THEN 'succeeded'
+				WHEN x.outcome = 'succeeded' OR x.final_kind = 'action_attempt_succeeded' OR x.state = 'gone' AND x.side_effect_state = 'committed' THEN 'succeeded'
 				WHEN x.outcome = 'cancelled' THEN 'cancelled'
 				WHEN x.state = 'gone' THEN 'unexplained_stop'
 				WHEN x.failures >= x.max_attempts OR c.disposition IN ('terminal', 'suppress') OR x.stop_reason = 'deadline'
@@ -167,7 +167,8 @@ CREATE VIEW holdfast.stop_reason WITH (security_barrier) AS
 				WHEN x.state IN ('live', 'open', 'waiting') THEN NULL
 				WHEN x.state = 'dead' AND x.stop_reason = 'abandoned' THEN 'abandoned'
 				WHEN x.final_kind = 'action_purged' THEN 'purged'
-				WHEN x.final_kind IN ('action_suppressed', 'action_cancelled') OR x.outcome IN ('succeeded', 'cancelled') OR x.state = 'gone' THEN NULL
+				WHEN x.final_kind IN ('action_suppressed', 'action_cancelled', 'action_attempt_succeeded') OR x.outcome IN ('succeeded', 'cancelled')
+					 OR x.state = 'gone' THEN NULL
 				WHEN x.failures >= x.max_attempts THEN 'budget'
 				WHEN c.disposition IN ('terminal', 'suppress') THEN 'class'
 				WHEN x.stop_reason = 'deadline' OR x.give_up_at <= x.stopped_at THEN 'deadline'

@@ -163,6 +163,8 @@ def judge(made, held):
 		FULL JOIN holdfast.unknown_effect u USING (idempotency_key, job_id) WHERE l IS NULL OR u IS NULL''')
 	no('running without ledger started', '''SELECT j.job_id, l.state FROM holdfast.job j JOIN holdfast.ledger l USING (idempotency_key)
 		WHERE j.status = 'running' AND j.mode = 'execute' AND l.state NOT IN ('started', 'committed')''')
+	no('G3: a retry that is unexplained, or without backoff', "SELECT job_id_b::bigint AS job_id, attempt_number_b, verdict, because FROM holdfast.attempt_pair WHERE verdict IN ('unexplained', 'retry_without_backoff')")
+	no('G4: a stop that is unexplained, or premature', "SELECT job_id::bigint AS job_id, reason, because FROM holdfast.stop_reason WHERE reason IN ('premature_stop', 'unexplained_stop')")
 	no('an attempt number twice', "SELECT job_id, attempt_number FROM e WHERE kind = 'action_attempt_started' GROUP BY 1, 2 HAVING count(*) > 1")
 	no('event times go back', '''SELECT * FROM (SELECT job_id, kind, event_id, at, lag(at) OVER w AS before, lag(kind) OVER w AS kind_before FROM e WINDOW w AS (PARTITION BY job_id, attempt_number ORDER BY event_id)) x WHERE at < before''')
 	now = {r['job_id']: (r['status'], r['attempt_number'], r['mode']) for r in c.execute('SELECT job_id, status, attempt_number, mode FROM holdfast.job').fetchall()}
@@ -184,6 +186,7 @@ def judge(made, held):
 	for job, spans in by_job.items():
 		for a, b in zip(sorted(spans), sorted(spans)[1:]):
 			if a[2] != b[2] and b[0] < a[1]: problems.append(f'G1: job {job} was held twice: {a} {b}')
+	print('pairs', dict((r['verdict'], r['n']) for r in c.execute('SELECT verdict, count(*) AS n FROM holdfast.attempt_pair GROUP BY 1').fetchall()))
 	print(f'{len(events)} jobs with {sum(map(len, events.values()))} events, {len(now)} live, {len(dead)} dead, {len(held)} leases')
 	return problems
 

@@ -730,6 +730,15 @@ class Driver:
 		self.differ('ledger', {k: ledger_row(m.ledger[k]) for k in keys if k in m.ledger}, {r['key']: r for r in rows['ledger']})
 		self.differ('unknown_effect', {k: dict(key=k, job_id=m.ledger[k].job) for k in keys if k in m.ledger and m.ledger[k].state == 'unknown'},
 			{r['key']: r for r in rows['unknown_effect']})
+	def judge_retries(self):
+		"""Every attempt after another was delayed by policy, or is explained otherwise; every stop is the policy's."""
+		for what, sql in (
+			('a retry that holdfast scheduled is unexplained or without backoff', """SELECT job_id_b, attempt_number_b, verdict, also, because FROM holdfast.attempt_pair
+				WHERE verdict = 'unexplained' OR verdict = 'retry_without_backoff' LIMIT 3"""),
+			('a stop is unexplained or premature', "SELECT job_id, reason, because FROM holdfast.stop_reason WHERE reason IN ('premature_stop', 'unexplained_stop') LIMIT 3")):
+			rows = self.watch.execute(sql).fetchall()
+			if rows: raise Divergence(f'{what}: {rows}')
+		self.tally.update({f'pair {r["verdict"]}': r['n'] for r in self.watch.execute('SELECT verdict, count(*) AS n FROM holdfast.attempt_pair GROUP BY 1').fetchall()})
 	def compare_all(self):
 		m, q = self.m, lambda t: self.watch.execute(READ[t].replace(' = ANY(%s)', ' IS NOT NULL')).fetchall()
 		self.differ('job', {i: job_row(j) for i, j in m.jobs.items()}, {r['job_id']: r for r in q('job')})
@@ -988,6 +997,7 @@ def run(args, steps):
 		d.make_queues()
 		for i in steps: d.step(i)
 		d.compare_all()
+		d.judge_retries()
 	except Divergence as e: return d, e
 	finally: d.close()
 	return d, None

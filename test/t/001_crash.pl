@@ -175,6 +175,11 @@ is(rows(q(
 		(SELECT FROM holdfast.event e WHERE e.job_id = a.job_id AND
 			(e.kind = 'action_attempt_succeeded' OR e.kind = 'action_reconciled' AND e.worker_result = 'landed')))),
 	'0', 'G10: every acknowledged enqueue has come to an end that is on record');
+is(rows(q(SELECT verdict, because FROM holdfast.attempt_pair WHERE verdict IN ('unexplained', 'retry_without_backoff') LIMIT 5)), '',
+	'G3: every attempt after another was delayed by policy, or is explained otherwise');
+cmp_ok(rows(q(SELECT count(*) FROM holdfast.attempt_pair WHERE verdict = 'legitimate_delayed_retry')), '>', 0, '... and some were delayed');
+is(rows(q(SELECT reason, because FROM holdfast.stop_reason WHERE reason NOT IN ('succeeded', 'suppressed') LIMIT 5)), '',
+	'G4: every job has ended well, and says so');
 is(rows(q(SELECT count(*) - count(DISTINCT job_id) FROM acked_enqueue WHERE outcome = 'created')), '0', 'no job was created twice');
 is(rows(q(SELECT count(*) FROM retried_enqueue WHERE outcome NOT IN ('created', 'duplicate', 'already_committed'))), '0',
 	'G5: an enqueue that is repeated, since its answer was lost, is safe');
