@@ -26,11 +26,11 @@ static bool is_frozen = false;
 PG_FUNCTION_INFO_V1(holdfast_clock);
 
 /*
- * The value must be a finite timestamp that begins with a digit: a name such
- * as "now" would mean something else at each look.
+ * The value of a setting must be a finite timestamp that begins with a digit: a
+ * name such as "now" would mean something else at each look.
  */
-static bool
-check_clock(char **newval, void **extra, GucSource source)
+bool
+hf_check_timestamp_setting(char **newval, void **extra, GucSource source)
 {
 	TimestampTz value;
 	TimestampTz *parsed;
@@ -71,7 +71,7 @@ hf_clock_init(void)
 							   "Freezes the clock of holdfast, for tests.",
 							   "Empty: the wall clock.",
 							   &clock_setting, "", PGC_SUSET, GUC_DISALLOW_IN_FILE,
-							   check_clock, assign_clock, NULL);
+							   hf_check_timestamp_setting, assign_clock, NULL);
 }
 
 /* Microseconds since 2000-01-01 UTC, frozen if a test says so. */

@@ -38,6 +38,7 @@
 #include "nodes/execnodes.h"
 #include "portability/instr_time.h"
 #include "access/relation.h"
+#include "utils/guc.h"
 #include "utils/jsonb.h"
 #include "utils/rel.h"
 #include "utils/snapshot.h"
@@ -834,6 +835,10 @@ hf_slot_is(const HfSlot *slot, int32 queue_id, bool reconcile, int32 priority)
 extern void hf_front_read(HfCall *call, HfSlot *slot);
 extern void hf_front_write(HfCall *call, const HfSlot *slot);
 
+/* ---------------------------------------------------------------- span.c: the span of time that some views look at */
+
+extern void hf_span_init(void);
+
 /* ---------------------------------------------------------------- dispatch.c: jobs in the order of their turn */
 
 typedef struct HfDispatch HfDispatch;
@@ -852,6 +857,7 @@ extern TimestampTz hf_clock_now(void);
 extern TimestampTz hf_clock_real(void);
 extern bool hf_clock_is_frozen(void);
 extern void hf_clock_init(void);
+extern bool hf_check_timestamp_setting(char **newval, void **extra, GucSource source);
 
 /* ---------------------------------------------------------------- backoff.c: pure functions */
 

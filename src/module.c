@@ -31,6 +31,7 @@ _PG_init(void)
 	hf_config_init();
 	hf_pair_init();
 	hf_watch_init();
+	hf_span_init();
 	MarkGUCPrefixReserved("holdfast");
 }
 

@@ -73,6 +73,23 @@ CREATE VIEW holdfast.native_attempt AS
 	WHERE a.started_at IS NOT NULL;
 COMMENT ON VIEW holdfast.native_attempt IS 'internal: one row per attempt under holdfast, from its events, whosoever asks';
 
+-- The columns of attempt, in its order.
+CREATE VIEW holdfast.foreign_attempt AS
+	SELECT r.source, r.job_id, NULL::text COLLATE "C" AS queue, r.attempt_number,
+		   CASE WHEN r.attempt_number > 1 THEN r.attempt_number - 1 END AS previous_attempt,
+		   r.lease_id, r.idempotency_key, r.correlation_id, r.subject, r.action_key, r.scope, r.intent_version, r.worker_name,
+		   NULL::text COLLATE "C" AS mode,
+		   r.started_at, r.finished_at, r.last_report_at, r.lease_expires_at,
+		   coalesce(greatest(CASE WHEN r.outcome = 'lost' THEN NULL ELSE r.finished_at END, r.last_report_at), r.lease_expires_at) AS ended_at,
+		   coalesce(CASE WHEN r.outcome = 'lost' THEN NULL ELSE r.finished_at END, r.lease_expires_at, r.last_report_at) AS closed_at,
+		   r.outcome, r.worker_result, r.side_effect_state, r.exception_class, r.message,
+		   r.timeout_kind, r.timeout_ms, r.timeout_limit_ms, r.elapsed_ms,
+		   r.next_not_before, r.retry_policy, r.delay_ms, NULL::bigint AS jitter_ms, r.failures, r.max_attempts,
+		   r.redriven, r.final, NULL::text COLLATE "C" AS final_kind, r.stop_reason, r.payload_digest, r.synthetic_lease,
+		   0::bigint AS repeats, NULL::timestamptz AS last_repeat_at, r.record_id AS arrival
+	FROM holdfast.attempt_record r;
+COMMENT ON VIEW holdfast.foreign_attempt IS 'internal: the attempts of watched tables and imported ones, whosoever asks';
+
 CREATE VIEW holdfast.attempt WITH (security_barrier) AS
 	SELECT 'native'::text COLLATE "C" AS source,
 		   a.job_id::text COLLATE "C" AS job_id,
@@ -97,17 +114,7 @@ CREATE VIEW holdfast.attempt WITH (security_barrier) AS
 	WHERE (SELECT holdfast.is_granted(0, 'reader'))
 	   OR a.queue IN (SELECT g.queue_id FROM holdfast.queue g WHERE holdfast.is_granted(g.queue_id, 'reader'))
 	UNION ALL
-	SELECT r.source, r.job_id, NULL, r.attempt_number,
-		   CASE WHEN r.attempt_number > 1 THEN r.attempt_number - 1 END,
-		   r.lease_id, r.idempotency_key, r.correlation_id, r.subject, r.action_key, r.scope, r.intent_version, r.worker_name, NULL,
-		   r.started_at, r.finished_at, r.last_report_at, r.lease_expires_at,
-		   coalesce(greatest(CASE WHEN r.outcome = 'lost' THEN NULL ELSE r.finished_at END, r.last_report_at), r.lease_expires_at),
-		   coalesce(CASE WHEN r.outcome = 'lost' THEN NULL ELSE r.finished_at END, r.lease_expires_at, r.last_report_at),
-		   r.outcome, r.worker_result, r.side_effect_state, r.exception_class, r.message,
-		   r.timeout_kind, r.timeout_ms, r.timeout_limit_ms, r.elapsed_ms,
-		   r.next_not_before, r.retry_policy, r.delay_ms, NULL, r.failures, r.max_attempts,
-		   r.redriven, r.final, NULL, r.stop_reason, r.payload_digest, r.synthetic_lease, 0, NULL, r.record_id
-	FROM holdfast.attempt_record r
+	SELECT f.* FROM holdfast.foreign_attempt f
 	WHERE (SELECT holdfast.is_granted(0, 'reader'));		-- no queue has the number 0: for the owner
 COMMENT ON VIEW holdfast.attempt IS
 	'one row per attempt: native ones, of the queues granted to the caller, and for the owner those of watched tables and imports; '

@@ -63,7 +63,14 @@ LANGUAGE C STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'holdfast_backoff_window';
 COMMENT ON FUNCTION holdfast.backoff_window(text) IS
 	'internal: the base delay of a policy; of "default" where it is null or not one of this database';
 
-CREATE VIEW holdfast.attempt_pair WITH (security_barrier) AS
+-- The same view twice: over all attempts, where a condition on subject reaches the indexes, and over those of the span.
+DO $install$
+DECLARE
+	made	record;
+BEGIN
+	FOR made IN SELECT * FROM (VALUES ('attempt_pair', 'attempt', 'true'), ('span_pair', 'span_attempt', 't.wanted')) AS v (name, input, wanted) LOOP
+		EXECUTE format($view$
+CREATE VIEW holdfast.%1$I WITH (security_barrier) AS
 	SELECT w.source, w.subject, w.action_key, w.queue,
 		   (w.p).job_id_a COLLATE "C" AS job_id_a, (w.p).attempt_number_a, (w.p).lease_id_a COLLATE "C" AS lease_id_a, (w.p).started_at_a,
 		   (w.p).job_id_b COLLATE "C" AS job_id_b, (w.p).attempt_number_b, (w.p).lease_id_b COLLATE "C" AS lease_id_b, (w.p).started_at_b,
@@ -79,15 +86,21 @@ CREATE VIEW holdfast.attempt_pair WITH (security_barrier) AS
 					   holdfast.pairs(a.source, a.job_id, a.attempt_number, a.lease_id, a.started_at, a.ended_at, a.closed_at,
 						a.idempotency_key, a.scope, a.intent_version, a.outcome, a.side_effect_state, a.next_not_before, a.retry_policy,
 						a.delay_ms, a.redriven, a.worker_name, a.mode, a.timeout_ms, a.payload_digest, a.exception_class, a.error_digest,
-						a.elapsed, a.evidence_hash, a.repeats, a.last_repeat_at, true)
+						a.elapsed, a.evidence_hash, a.repeats, a.last_repeat_at, a.is_wanted)
 						OVER (PARTITION BY a.subject, a.action_key, a.source ORDER BY a.started_at, a.attempt_number, a.arrival) AS pairs
 				FROM (SELECT t.*, holdfast.error_digest(t.exception_class, t.message) AS error_digest,
 							 coalesce(t.elapsed_ms, (extract(epoch FROM t.finished_at - t.started_at) * 1000)::bigint) AS elapsed,
 							 hashtextextended(coalesce(t.message, ''), 0) # hashtextextended(coalesce(t.timeout_kind, ''), 1)
-								# coalesce(t.timeout_limit_ms, -1) AS evidence_hash
-					  FROM holdfast.attempt t) a
+								# coalesce(t.timeout_limit_ms, -1) AS evidence_hash, %3$s AS is_wanted
+					  FROM holdfast.%2$I t) a
 			   ) v
-		 ) w;
+		 ) w
+			$view$, made.name, made.input, made.wanted);
+	END LOOP;
+END
+$install$;
+COMMENT ON VIEW holdfast.span_pair IS
+	'attempt_pair for all second attempts that began in the span: from holdfast.span_since to holdfast.span_until, or in the last day';
 COMMENT ON VIEW holdfast.attempt_pair IS
 	'an earlier attempt A and a later one B of a source, subject and action, and the verdict on them; docs/forensics.md has the rules';
 COMMENT ON COLUMN holdfast.attempt_pair.gap IS 'from A''s end to B''s start; negative: they overlapped; null: A''s end is not on record';
@@ -113,3 +126,26 @@ CREATE VIEW holdfast.lease_overlap WITH (security_barrier) AS
 	SELECT p.* FROM holdfast.attempt_pair p
 	WHERE p.verdict = 'lease_overlap' OR 'lease_overlap' = ANY (p.also);
 COMMENT ON VIEW holdfast.lease_overlap IS 'the pairs of attempts that were at work on one job at the same time, under two leases';
+
+-- count(DISTINCT) and the sums are over the failures of the span; the verdicts over the pairs whose second attempt is one of them.
+CREATE VIEW holdfast.failure_pattern WITH (security_barrier) AS
+	SELECT f.source, f.queue, f.action_key, f.exception_class, f.error_digest, holdfast.normalized_message(f.message) AS normalized_message,
+		   f.attempts, f.subjects, f.jobs, coalesce(p.pairs, '{}') AS pairs, f.worker_time_lost, f.first_seen, f.last_seen
+	FROM (SELECT t.source, t.queue, t.action_key, t.exception_class, holdfast.error_digest(t.exception_class, t.message) AS error_digest,
+				 min(t.message) AS message, count(*) AS attempts, count(DISTINCT t.subject) AS subjects, count(DISTINCT t.job_id) AS jobs,
+				 sum(coalesce(t.elapsed_ms * interval '1 ms', t.finished_at - t.started_at)) AS worker_time_lost,
+				 min(t.started_at) AS first_seen, max(t.started_at) AS last_seen
+		  FROM holdfast.span_attempt t
+		  WHERE t.wanted AND t.outcome IN ('failed', 'timeout', 'lost')
+		  GROUP BY t.source, t.queue, t.action_key, t.exception_class, holdfast.error_digest(t.exception_class, t.message)) f
+	LEFT JOIN (SELECT v.source, v.queue, v.action_key, v.exception_class_b, v.error_digest_b, jsonb_object_agg(v.verdict, v.n) AS pairs
+			   FROM (SELECT s.source, s.queue, s.action_key, s.exception_class_b, s.error_digest_b, s.verdict, count(*) AS n
+					 FROM holdfast.span_pair s
+					 WHERE s.outcome_b IN ('failed', 'timeout', 'lost')
+					 GROUP BY s.source, s.queue, s.action_key, s.exception_class_b, s.error_digest_b, s.verdict) v
+			   GROUP BY v.source, v.queue, v.action_key, v.exception_class_b, v.error_digest_b) p
+		ON p.source = f.source AND p.queue IS NOT DISTINCT FROM f.queue AND p.action_key = f.action_key
+		   AND p.exception_class_b IS NOT DISTINCT FROM f.exception_class AND p.error_digest_b IS NOT DISTINCT FROM f.error_digest;
+COMMENT ON VIEW holdfast.failure_pattern IS
+	'which failures keep coming, per action, class and normalized message: how many subjects and jobs, their pairs by verdict, the '
+	'time that workers lost; from holdfast.span_since to holdfast.span_until, or in the last day';

@@ -1,7 +1,7 @@
 \i test/setup.sql
 \i test/tools.sql
 -- Least privilege at work: what each kind of grant reaches, and that it reaches no further.
-SELECT plan(128);
+SELECT plan(138);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 CREATE ROLE regress_holdfast_producer;
@@ -50,7 +50,7 @@ CREATE TEMPORARY TABLE allowed AS
 		('{producer,worker,reader,operator}'::text[], '{intent_key,key_of,effect_key,backoff_delay,jitter_ms,job_seed,version}'::text[]),
 		('{producer}', '{enqueue,enqueue_batch,outcome}'),
 		('{worker}', '{claim,claim_any,complete_and_claim,complete,complete_batch,fail,schedule_retry,snooze,release,heartbeat,assert_lease,validate_lease,reconcile,ledger_transition,effects,outcome,next_wakeup}'),
-		('{reader,operator}', '{metrics,explain,timeline,is_granted,events_of,event_line,report_html,html_text,recoverable,span,how_long,error_summary,latest_events,budget,clock,pairs,pair_because,backoff_window,normalized_message,error_digest,policy_figure,class_disposition,budget_end}'),
+		('{reader,operator}', '{metrics,explain,timeline,is_granted,events_of,event_line,report_html,html_text,recoverable,span,how_long,error_summary,latest_events,budget,clock,pairs,pair_because,backoff_window,normalized_message,error_digest,policy_figure,class_disposition,budget_end,span_start,span_end}'),
 		('{operator}', '{cancel,redrive,redrive_queue,settle_unknown,pause_queue,resume_queue,purge_queue,resume_stream}')) AS v (kinds, names),
 		unnest(v.kinds) AS k (kind), unnest(v.names) AS f (name)
 	WHERE EXISTS (SELECT FROM pg_proc p WHERE p.pronamespace = 'holdfast'::regnamespace AND p.proname = f.name);
@@ -146,6 +146,9 @@ SELECT is(pg_temp.by('producer', $$SELECT concat_ws(' ', outcome, job_id, existi
 SELECT is(pg_temp.by('producer', $$SELECT concat_ws(' ', outcome, job_id, existing_since) FROM holdfast.enqueue('a', 'act', 'dead in b')$$), 'unknown_effect', 'G13: and one whose effect is unknown');
 SELECT isnt(pg_temp.by('producer', $$SELECT concat_ws(' ', outcome, job_id, existing_since) FROM holdfast.enqueue('a', 'act', 'waits in a')$$), 'duplicate', 'G13: in a the producer is told');
 SELECT is(pg_temp.by(kind, $$SELECT count(*) FROM holdfast.attempt WHERE queue = 'b'$$), '0', 'G13: the views show no rows of b to ' || kind) FROM unnest(ARRAY['reader', 'operator']) AS kind;
+SELECT is(pg_temp.by('reader', format('SELECT count(*) FROM holdfast.%I WHERE queue IS DISTINCT FROM ''a''', view)), '0', 'G13: a reader reads the forensic views, and sees no other queue: ' || view)
+FROM unnest(ARRAY['attempt', 'attempt_pair', 'span_pair', 'failure_pair', 'same_action_same_error_within_backoff_window', 'lease_overlap', 'stop_reason', 'timeout_finding', 'failure_pattern']) AS view;
+SELECT is(pg_temp.by('reader', 'SELECT count(*) > 0 FROM holdfast.stop_reason'), 'true', 'G13: but its own');
 SELECT isnt(pg_temp.by(kind, $$SELECT count(*) FROM holdfast.attempt WHERE queue = 'a'$$), '0', 'G13: but those of a to ' || kind) FROM unnest(ARRAY['reader', 'operator']) AS kind;
 
 -- rights come before arguments, and a read-only transaction before both
@@ -165,7 +168,7 @@ CREATE TEMPORARY TABLE writing AS SELECT v.name, replace(replace(replace(call, '
 	('redrive', 'redrive(@id, ''r'')'), ('redrive_queue', 'redrive_queue(''a'', ''r'')'), ('settle_unknown', 'settle_unknown(@key, ''landed'', ''{}'', ''r'')'), ('purge_queue', 'purge_queue(''a'')'),
 	('pause_queue', 'pause_queue(''a'')'), ('resume_queue', 'resume_queue(''a'')'), ('resume_stream', 'resume_stream(''a'', ''loop'')')) AS v (name, call), scene s WHERE s.name = 'read only';
 SELECT is_empty($$SELECT name FROM allowed WHERE name NOT IN (SELECT name FROM writing) AND name NOT IN ('intent_key', 'key_of', 'effect_key', 'backoff_delay', 'jitter_ms', 'job_seed', 'version',
-	'outcome', 'validate_lease', 'effects', 'next_wakeup', 'metrics', 'explain', 'timeline', 'is_granted', 'events_of', 'event_line', 'report_html', 'html_text', 'recoverable', 'span', 'how_long', 'error_summary', 'latest_events', 'budget', 'clock', 'pairs', 'pair_because', 'backoff_window', 'normalized_message', 'error_digest', 'policy_figure', 'class_disposition', 'budget_end')$$, 'the list of writing functions is complete');
+	'outcome', 'validate_lease', 'effects', 'next_wakeup', 'metrics', 'explain', 'timeline', 'is_granted', 'events_of', 'event_line', 'report_html', 'html_text', 'recoverable', 'span', 'how_long', 'error_summary', 'latest_events', 'budget', 'clock', 'pairs', 'pair_because', 'backoff_window', 'normalized_message', 'error_digest', 'policy_figure', 'class_disposition', 'budget_end', 'span_start', 'span_end')$$, 'the list of writing functions is complete');
 SAVEPOINT s;
 SET TRANSACTION READ ONLY;
 SELECT coalesce(string_agg(name || ' ' || answer, ', '), '') AS writing

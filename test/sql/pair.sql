@@ -1,7 +1,7 @@
 \i test/setup.sql
 \i test/tools.sql
 -- Pairs of attempts and their verdicts: what holdfast did itself, the incident's logs, and how an answer is found.
-SELECT plan(50);
+SELECT plan(55);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 SELECT holdfast.define_retry_policy('plain', '10 s', 2, '1 h', '0 s', '5 s', 4), holdfast.define_retry_policy('quick', '1 s', 1, '1 h', '0 s', '5 s', 4) \g /dev/null
@@ -135,6 +135,24 @@ SELECT is(pg_temp.heavy(format('SELECT * FROM holdfast.%I WHERE subject = ''subj
 FROM unnest(ARRAY['attempt', 'fingerprint', 'attempt_pair', 'failure_pair', 'same_action_same_error_within_backoff_window', 'lease_overlap']) AS view;
 SELECT isnt(pg_temp.heavy('SELECT * FROM holdfast.attempt_pair'), '', 'and the test can tell: all of them touch many');
 SELECT is((SELECT count(*) FROM holdfast.attempt_pair WHERE subject = 'subject-7'), 4::bigint, 'with the answer: three pairs of the import, one of two jobs');
+
+-- a span of time, and what keeps failing in it
+
+SELECT holdfast.import_attempts('spans', (SELECT jsonb_agg(jsonb_build_object('job_id', 'j' || n, 'subject', 'p' || n % 3, 'action_key', 'send', 'attempt_number', a, 'lease_id', n || '/' || a, 'idempotency_key', 'k' || n,
+	'started_at', '2029-06-01 00:00:00+00'::timestamptz + n * interval '6 h' + a * interval '1 min', 'finished_at', '2029-06-01 00:00:00+00'::timestamptz + n * interval '6 h' + a * interval '1 min 10 s',
+	'outcome', CASE a WHEN 3 THEN 'succeeded' ELSE 'failed' END, 'exception_class', CASE a WHEN 3 THEN NULL ELSE 'Boom' END, 'message', CASE a WHEN 3 THEN NULL ELSE 'after ' || n || ' s' END,
+	'next_not_before', CASE n % 2 WHEN 0 THEN '2029-06-01 00:00:00+00'::timestamptz + n * interval '6 h' + (a + 1) * interval '1 min' END, 'delay_ms', 50000) ORDER BY n, a) FROM generate_series(0, 39) n, generate_series(1, 3) a)) \g /dev/null
+SET LOCAL holdfast.span_since = '2029-06-03 00:00:00+00';
+SET LOCAL holdfast.span_until = '2029-06-04 00:00:00+00';
+SELECT bag_eq($$SELECT * FROM holdfast.span_pair WHERE source = 'spans'$$, $$SELECT * FROM holdfast.attempt_pair WHERE source = 'spans' AND started_at_b >= '2029-06-03' AND started_at_b < '2029-06-04'$$, 'the pairs of a span are the pairs whose second attempt began in it');
+SELECT results_eq($$SELECT exception_class COLLATE "default", normalized_message COLLATE "default", attempts, subjects, jobs, pairs, worker_time_lost, first_seen, last_seen FROM holdfast.failure_pattern WHERE source = 'spans'$$,
+	$$VALUES ('Boom', 'after # s', 8::bigint, 3::bigint, 4::bigint, '{"legitimate_delayed_retry": 2, "retry_without_backoff": 2, "duplicate_side_effect_risk": 4}'::jsonb, '2 min'::interval, '2029-06-03 00:01:00+00'::timestamptz, '2029-06-03 18:02:00+00'::timestamptz)$$,
+	'what keeps failing: how often, for how many, its pairs by verdict, and the time it cost');
+RESET holdfast.span_since;
+RESET holdfast.span_until;
+SELECT is((SELECT count(*) FROM holdfast.failure_pattern WHERE source = 'spans'), 0::bigint, 'by itself the last day');
+SELECT is((SELECT count(*) > 0 FROM holdfast.failure_pattern WHERE source = 'native'), true, 'of native attempts, too');
+SELECT is(pg_temp.refusal($$SET LOCAL holdfast.span_since = 'yesterday'$$), '22023', 'a span is given by timestamps');
 
 SELECT * FROM finish();
 ROLLBACK;
