@@ -173,33 +173,47 @@ COMMENT ON FUNCTION holdfast.recover(regclass, text, text) IS
 	'columns for it, JQ004 where the row is not recoverable, with the reason; called by the extension''s owner, who may '
 	'update the table';
 
+CREATE TABLE holdfast.recover_open (
+	watch_id			integer		NOT NULL,
+	record_id			bigint		NOT NULL,
+	PRIMARY KEY (watch_id, record_id)
+);
+COMMENT ON TABLE holdfast.recover_open IS 'attempts that had not ended when maintain() looked at them for auto_recover';
+SELECT pg_catalog.pg_extension_config_dump('holdfast.recover_open', '');
+
 /*
- * Rows that stopped since the last call, of watches with auto_recover.  The
- * position stays before attempts that are open, a day at most, so that their
- * end is seen.  A failure whose attempt was put back already is left alone.
+ * Rows that stopped since the last call, of watches with auto_recover.  It
+ * goes through the records in their order, and remembers those that are open.
+ * The last five minutes are gone through again, for records that were not
+ * committed yet.  A failure after which the row was put back is left alone.
  */
-CREATE FUNCTION holdfast.recover_watched(max integer DEFAULT 1000) RETURNS bigint
+CREATE FUNCTION holdfast.recover_watched() RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
+	at_once		CONSTANT integer := 100000;
+	now			CONSTANT timestamptz := holdfast.clock();
 	w			record;
 	r			record;
 	position	bigint;
-	upto		bigint;
-	seen		bigint;
+	passed		bigint;
 	n			bigint := 0;
 BEGIN
 	FOR w IN SELECT x.watch_id, x.source, v.relid::regclass AS relation FROM holdfast.watch x JOIN holdfast.watch_relation v USING (watch_id)
 			 WHERE x.auto_recover ORDER BY x.watch_id LOOP
 		position := coalesce((SELECT u.position FROM holdfast.upkeep u WHERE u.name = 'recover ' || w.watch_id), 0);
-		seen := 0;
-		SELECT coalesce(max(a.record_id), position) INTO upto FROM holdfast.attempt_record a;
-		FOR r IN SELECT a.record_id, a.job_id, a.subject, a.outcome, a.started_at, a.redriven FROM holdfast.attempt_record a
-				 WHERE a.record_id > position AND a.source = w.source ORDER BY a.record_id LIMIT recover_watched.max LOOP
-			IF r.outcome IS NULL AND r.started_at > holdfast.clock() - interval '1 day' THEN
-				upto := least(upto, r.record_id - 1);
-			ELSIF r.outcome IN ('failed', 'timeout', 'lost') AND r.redriven IS NOT TRUE
-				  AND EXISTS (SELECT FROM holdfast.stop_reason s WHERE s.source = w.source AND s.subject = r.subject AND s.job_id = r.job_id
-							  AND s.reason = 'premature_stop' AND s.started_at = r.started_at) THEN
+		passed := position;
+		FOR r IN
+			SELECT a.record_id, a.recorded_at, a.job_id, a.subject, a.outcome, a.started_at,
+				   a.outcome IN ('failed', 'timeout', 'lost') AND a.redriven IS NOT TRUE AND coalesce(a.final, a.next_not_before IS NULL) AS stopped
+			FROM (SELECT o.record_id FROM holdfast.recover_open o WHERE o.watch_id = w.watch_id
+				  UNION
+				  (SELECT b.record_id FROM holdfast.attempt_record b WHERE b.record_id > position AND b.source = w.source ORDER BY 1 LIMIT at_once)) x
+			JOIN holdfast.attempt_record a USING (record_id) ORDER BY a.record_id
+		LOOP
+			IF r.outcome IS NULL THEN
+				INSERT INTO holdfast.recover_open VALUES (w.watch_id, r.record_id) ON CONFLICT DO NOTHING;
+			ELSIF r.stopped AND EXISTS (SELECT FROM holdfast.stop_reason s WHERE s.source = w.source AND s.subject = r.subject
+										AND s.job_id = r.job_id AND s.reason = 'premature_stop' AND s.started_at = r.started_at) THEN
 				BEGIN
 					PERFORM holdfast.recover_row(w.relation, r.job_id, 'auto_recover: retryable, with budget left');
 					n := n + 1;
@@ -207,22 +221,23 @@ BEGIN
 					NULL;	-- somebody else has it, or its table does not let it be put back
 				END;
 			END IF;
-			seen := seen + 1;
-			IF seen = recover_watched.max THEN
-				upto := least(upto, r.record_id);		-- there may be more
+			IF r.recorded_at < now - interval '5 min' THEN
+				passed := greatest(passed, r.record_id);
 			END IF;
 		END LOOP;
-		INSERT INTO holdfast.upkeep VALUES ('recover ' || w.watch_id, greatest(position, upto), holdfast.clock())
+		DELETE FROM holdfast.recover_open o WHERE o.watch_id = w.watch_id
+			AND NOT EXISTS (SELECT FROM holdfast.attempt_record a WHERE a.record_id = o.record_id AND a.outcome IS NULL);
+		INSERT INTO holdfast.upkeep VALUES ('recover ' || w.watch_id, passed, now)
 			ON CONFLICT (name) DO UPDATE SET position = excluded.position, at = excluded.at;
 	END LOOP;
 	RETURN n;
 END
 $$;
-COMMENT ON FUNCTION holdfast.recover_watched(integer) IS 'internal: auto_recover of watched tables; how many rows were put back';
+COMMENT ON FUNCTION holdfast.recover_watched() IS 'internal: auto_recover of watched tables; how many rows were put back';
 
 CREATE FUNCTION holdfast.recover_all(max integer DEFAULT 1000) RETURNS bigint
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
 	SELECT coalesce((SELECT sum(holdfast.recover_dead(q.queue_id, $1)) FROM holdfast.queue q WHERE q.auto_recover), 0)::bigint
-		   + holdfast.recover_watched($1)
+		   + holdfast.recover_watched()
 $$;
 COMMENT ON FUNCTION holdfast.recover_all(integer) IS 'internal: what auto_recover asks of maintain(); how many jobs were put back';

@@ -1,7 +1,7 @@
 \i test/setup.sql
 \i test/tools.sql
 -- Rows of watched tables that stopped although their policy would have gone on: recover(), and auto_recover.
-SELECT plan(42);
+SELECT plan(44);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 SELECT holdfast.define_retry_policy('p', '10 s', 2, jitter_window => '0', min_delay => '1 s'), holdfast.define_error_rule('p', 'Bad', 'terminal', 'none') \g /dev/null
@@ -73,7 +73,9 @@ SELECT is(pg_temp.maintained(), 1::bigint, 'maintain() puts it back');
 SELECT is(pg_temp.row(1), 'pending, attempt 2, in 00:00:20', 'G3: at the policy''s delay for the second failure');
 SELECT is((SELECT string_agg(status, ', ' ORDER BY id) FROM public.loops WHERE id > 1), 'given up, given up, done, pending, running', 'and leaves the others alone');
 SELECT is(pg_temp.maintained(), 0::bigint, 'once');
+UPDATE public.loops SET status = 'failed' WHERE id = 1;
 UPDATE public.loops SET status = 'given up' WHERE id = 1;
+SELECT is((SELECT reason COLLATE "default" FROM holdfast.stop_reason WHERE source = 'public.loops' AND job_id = '1'), 'premature_stop', 'somebody gives the same failure up again');
 SELECT is(pg_temp.maintained(), 0::bigint, 'never twice for one failure, though somebody gave it up again');
 SELECT is(pg_temp.row(1), 'given up, attempt 2, in 00:00:20', 'it stays');
 UPDATE public.loops SET status = 'pending' WHERE id = 1;
@@ -87,11 +89,13 @@ SELECT pg_temp.at('00:05:00') \g /dev/null
 SELECT pg_temp.attempt(1, 'TimeoutError', 'given up') \g /dev/null
 SELECT is(pg_temp.maintained(), 0::bigint, 'G4: the fifth uses the budget up');
 -- an attempt that is open while others come and go is not forgotten
+SELECT pg_temp.at('00:15:00') \g /dev/null
+SELECT is(pg_temp.maintained(), 0::bigint, 'ten minutes later: nothing');
 UPDATE public.loops SET status = 'given up', error = 'TimeoutError' WHERE id = 6;
 SELECT is(pg_temp.maintained(), 1::bigint, 'an attempt that ended long after it began is seen');
 SELECT is(pg_temp.row(6), 'pending, attempt 1, in 00:00:10', 'and put back');
 SELECT holdfast.watch('public.loops', auto_recover => false) \g /dev/null
-SELECT pg_temp.at('00:06:00') \g /dev/null
+SELECT pg_temp.at('00:16:00') \g /dev/null
 SELECT pg_temp.attempt(6, 'TimeoutError', 'given up') \g /dev/null
 SELECT is(pg_temp.maintained(), 0::bigint, 'switched off');
 
