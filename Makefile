@@ -19,7 +19,7 @@ endif
 # The install script: tables first, then the functions over them; rights last.
 PARTS = schema queue policy stream job ledger evidence attempt \
 	key backoff enqueue claim lease settle reconcile operate maintain metrics import watch timeline ps explain forensics span pair stop timeout report recover \
-	verify guard access seal
+	ddl verify guard access seal
 SQL       := $(wildcard $(PARTS:%=sql/holdfast/%.sql))
 UNLISTED  := $(filter-out $(SQL),$(wildcard sql/holdfast/*.sql))
 $(if $(UNLISTED),$(warning not in PARTS, and so not installed: $(UNLISTED)))

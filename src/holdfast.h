@@ -283,6 +283,7 @@ extern const char *hf_table_name(HfTableId id);
 extern void hf_table_fill(HfTable *table, Datum *values, bool *nulls);
 extern Oid	hf_sequence_oid(const char *name);
 extern Oid	hf_table_oid(HfTableId id);
+extern const char *hf_unsupported(Relation rel, Oid our_namespace);
 extern HfTable *hf_open(HfCall *call, HfTableId id);
 extern HfTable *hf_open_partition(HfCall *call, Relation rel);
 extern void hf_close(HfTable *table);
@@ -403,11 +404,82 @@ hf_event_copy(HfEvent *event, int column, const HfRow *row, int row_column)
 
 /* ---------------------------------------------------------------- own.c: what the extension does itself */
 
-extern bool hf_is_own(void);
+extern bool hf_is_own(int triggers);
+extern void hf_own_execute(const char *sql);
+extern int	hf_own_suspend(void);
+extern void hf_own_resume(int saved);
 
 /* ---------------------------------------------------------------- guard.c: plain SQL on our own tables */
 
+typedef struct HfGuard
+{
+	HfCall		call;
+	struct TriggerData *trigger;
+	const char *op;				/* UPDATE, DELETE, TRUNCATE */
+	char	   *table;
+	HfTableId	id;
+	HfRow	   *old;
+	HfRow	   *new;			/* of an UPDATE */
+	bool		changed[DEAD_NCOLUMNS];
+	bool	   *replaced;		/* by attribute: what the state machine puts into the new row */
+} HfGuard;
+
+extern const int hf_guard_nothing[];	/* no column */
 extern void hf_detail_who(HfDetail *detail);
+extern void hf_detail_changes(HfDetail *detail, struct TriggerData *trigger);
+extern void hf_guard_remember(HfGuard *g, int sqlerrcode);
+extern bool hf_guard_any_changed(const HfGuard *g, int but);
+extern void hf_guard_check_columns(HfGuard *g, const int *identity, const int *allowed, const int *allowed_too,
+								   const char *hint);
+extern void hf_guard_put(HfGuard *g, int column, Datum value, bool null);
+
+/* The rest are errmsg(), errdetail() and errhint(). */
+#define hf_refuse(g, sqlerrcode, ...) \
+	do { \
+		hf_guard_remember((g), (sqlerrcode)); \
+		ereport(ERROR, (errcode(sqlerrcode), __VA_ARGS__)); \
+	} while (0)
+
+/* ---------------------------------------------------------------- guardjob.c: jobs by plain SQL */
+
+extern void hf_guard_before_job_update(HfGuard *g);
+extern void hf_guard_before_job_delete(HfGuard *g);
+extern void hf_guard_after_job_update(HfGuard *g);
+extern void hf_guard_after_job_delete(HfGuard *g);
+extern void hf_guard_before_dead_job(HfGuard *g);
+extern void hf_guard_after_dead_job(HfGuard *g);
+
+/* ---------------------------------------------------------------- ddlshape.c, for ddl.c, the event trigger */
+
+typedef struct HfDdl
+{
+	struct EventTriggerData *event;
+	const char *tag;
+	Oid			ns;				/* schema holdfast */
+	Oid			extension;
+	bool		recorded;
+} HfDdl;
+
+/* An object that a command has made or changed. */
+typedef struct HfDdlTarget
+{
+	Oid			classid;
+	Oid			objid;
+	const char *type;
+	const char *identity;
+	const char *schema;			/* or NULL */
+	Oid			relid;			/* the table it belongs to, or InvalidOid */
+} HfDdlTarget;
+
+extern Oid	hf_ddl_ours(HfDdl *d, const char *name);
+extern bool hf_ddl_is_ours(HfDdl *d, Oid relid);
+extern Oid	hf_ddl_table_of(Oid classid, Oid objid);
+extern Oid	hf_ddl_owner_of(Oid relid);
+extern bool hf_ddl_inherits(HfDdl *d, Oid relid);
+extern bool hf_ddl_index_calls_others(Oid indexid);
+extern bool hf_ddl_adds_check(struct AlterTableStmt *stmt);
+extern bool hf_ddl_leaves_no_record(HfDdl *d, const HfDdlTarget *t);
+extern bool hf_ddl_is_harmless(HfDdl *d);
 
 /* ---------------------------------------------------------------- watchmapping.c: what the columns of a watched table mean */
 

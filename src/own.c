@@ -14,27 +14,36 @@
 #include "holdfast.h"
 
 #include "catalog/dependency.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_proc.h"
 #include "commands/extension.h"
+#include "executor/spi.h"
 #include "replication/logicalworker.h"
-#include "utils/lsyscache.h"
+#include "utils/fmgroids.h"
 #include "utils/syscache.h"
 
 static int	own_depth = 0;
+static int	own_trigger_depth;		/* of triggers, where the mark was set */
 
 PG_FUNCTION_INFO_V1(holdfast_own);
+PG_FUNCTION_INFO_V1(holdfast_disowned);
+
+static int
+trigger_depth(void)
+{
+	return DatumGetInt32(OidFunctionCall0(F_PG_TRIGGER_DEPTH));
+}
 
 /*
  * Whether what is being done now is the extension's own doing, its install or
  * upgrade script's, or the replay of another server's changes by the real
  * apply worker.  session_replication_role is no such sign: anybody who may set
- * it can pretend.
+ * it can pretend.  "triggers" is 1 where a trigger asks, 0 where an event
+ * trigger does: a trigger of others that a statement of ours fires is theirs.
  */
 bool
-hf_is_own(void)
+hf_is_own(int triggers)
 {
-	return own_depth > 0 || IsLogicalWorker() ||
+	return (own_depth > 0 && trigger_depth() == own_trigger_depth + triggers) || IsLogicalWorker() ||
 		(creating_extension && CurrentExtensionObject == get_extension_oid("holdfast", true));
 }
 
@@ -63,28 +72,89 @@ find_body(Oid self)
 	return body;
 }
 
-/* Call the body of the function that this is, as the extension's own doing. */
-Datum
-holdfast_own(PG_FUNCTION_ARGS)
+/* Call the body of the function that this is, with the mark set or taken away until it returns. */
+static Datum
+call_body(FunctionCallInfo fcinfo, bool own)
 {
 	LOCAL_FCINFO(body, FUNC_MAX_ARGS);
 	FmgrInfo	flinfo;
 	Datum		result;
+	int			saved = own_depth;
+	int			saved_triggers = own_trigger_depth;
 
 	fmgr_info(find_body(fcinfo->flinfo->fn_oid), &flinfo);
 	InitFunctionCallInfoData(*body, &flinfo, fcinfo->nargs, fcinfo->fncollation, fcinfo->context, fcinfo->resultinfo);
 	for (int i = 0; i < fcinfo->nargs; i++)
 		body->args[i] = fcinfo->args[i];
-	own_depth++;
+	own_depth = own ? 1 : 0;
+	own_trigger_depth = trigger_depth();
 	PG_TRY();
 	{
 		result = FunctionCallInvoke(body);
 	}
 	PG_FINALLY();
 	{
-		own_depth--;
+		own_depth = saved;
+		own_trigger_depth = saved_triggers;
 	}
 	PG_END_TRY();
 	fcinfo->isnull = body->isnull;
 	return result;
+}
+
+/* As the extension's own doing. */
+Datum
+holdfast_own(PG_FUNCTION_ARGS)
+{
+	return call_body(fcinfo, true);
+}
+
+/*
+ * As anybody's: within what the extension does itself, for what runs
+ * expressions, functions and triggers of others.
+ */
+Datum
+holdfast_disowned(PG_FUNCTION_ARGS)
+{
+	return call_body(fcinfo, false);
+}
+
+/* The same around C code; hf_own_resume() takes what this has answered.  An error puts it right by itself. */
+int
+hf_own_suspend(void)
+{
+	int			saved = own_depth;
+
+	own_depth = 0;
+	return saved;
+}
+
+void
+hf_own_resume(int saved)
+{
+	own_depth = saved;
+}
+
+/* Run a statement that the library has made, as the extension's own doing. */
+void
+hf_own_execute(const char *sql)
+{
+	int			saved = own_depth;
+	int			saved_triggers = own_trigger_depth;
+
+	SPI_connect();
+	own_depth = 1;
+	own_trigger_depth = trigger_depth();
+	PG_TRY();
+	{
+		if (SPI_execute(sql, false, 0) < 0)
+			elog(ERROR, "unexpected result of an internal statement");
+	}
+	PG_FINALLY();
+	{
+		own_depth = saved;
+		own_trigger_depth = saved_triggers;
+	}
+	PG_END_TRY();
+	SPI_finish();
 }

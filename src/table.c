@@ -252,28 +252,29 @@ hf_table_oid(HfTableId id)
 	return table_oids[id];
 }
 
-/*
- * What the executor would do for a table and this library does not: refuse
- * loudly rather than ignore silently.
- */
+/* What the executor would do for a table and this library does not, or NULL. */
+const char *
+hf_unsupported(Relation rel, Oid our_namespace)
+{
+	if (rel->rd_rules != NULL && rel->rd_rel->relkind != RELKIND_VIEW)
+		return "a rule";
+	if (rel->rd_rel->relrowsecurity)
+		return "row security";
+	if (rel->rd_rel->relhassubclass && rel->rd_rel->relkind == RELKIND_RELATION &&
+		has_subclass(RelationGetRelid(rel)) && find_inheritance_children(RelationGetRelid(rel), NoLock) != NIL)
+		return "a child table";
+	for (int i = 0; rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
+		if (get_func_namespace(rel->trigdesc->triggers[i].tgfoid) != our_namespace)
+			return rel->trigdesc->triggers[i].tgisinternal ? "a foreign key" : "a trigger";
+	return NULL;
+}
+
+/* Refuse loudly rather than ignore silently. */
 static void
 refuse_unsupported(Relation rel, Oid our_namespace)
 {
-	const char *what = NULL;
+	const char *what = hf_unsupported(rel, our_namespace);
 
-	if (rel->rd_rules != NULL)
-		what = "a rule";
-	else if (rel->rd_rel->relrowsecurity)
-		what = "row security";
-	else if (rel->rd_rel->relhassubclass && rel->rd_rel->relkind == RELKIND_RELATION &&
-			 has_subclass(RelationGetRelid(rel)) && find_inheritance_children(RelationGetRelid(rel), NoLock) != NIL)
-		what = "a child table";
-	else if (rel->trigdesc != NULL)
-	{
-		for (int i = 0; i < rel->trigdesc->numtriggers; i++)
-			if (get_func_namespace(rel->trigdesc->triggers[i].tgfoid) != our_namespace)
-				what = rel->trigdesc->triggers[i].tgisinternal ? "a foreign key" : "a trigger";
-	}
 	if (what != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

@@ -531,8 +531,10 @@ holdfast_watch_check(PG_FUNCTION_ARGS)
 	Relation	rel = hf_watch_open(PG_GETARG_OID(0), AccessShareLock);
 	HfWatch		w = {.mode = hf_arg_choice(fcinfo, 2, "mode", hf_watch_modes)};
 	HfCall		call;
+	int			own = hf_own_suspend();	/* the planner may run what the expressions call */
 
 	hf_watch_compile(&w, rel, PG_GETARG_JSONB_P(1));
+	hf_own_resume(own);
 	hf_begin(&call, "watch_check", false);
 	if (w.fields[MAP_RETRY_POLICY].constant != NULL && hf_policy(text_to_cstring(w.fields[MAP_RETRY_POLICY].constant)) == NULL)
 		ereport(ERROR,

@@ -50,7 +50,7 @@ COMMENT ON COLUMN holdfast.event.next_not_before IS 'the earliest time of the ne
 CREATE TABLE holdfast.event_overflow (LIKE holdfast.event);
 COMMENT ON TABLE holdfast.event_overflow IS 'takes the events of a day that has no partition; maintain() moves them';
 SELECT pg_catalog.pg_extension_config_dump('holdfast.event_overflow', '');
-CREATE INDEX event_overflow_job ON holdfast.event_overflow (job_id);
+CREATE INDEX event_overflow_job ON holdfast.event_overflow (job_id) WITH (deduplicate_items = off);	-- the indexes of a day are like these
 CREATE INDEX event_overflow_subject ON holdfast.event_overflow (subject, action_key)
 	WHERE attempt_number = 0 OR (attempt_number = 1 AND kind = 'action_attempt_started');
 

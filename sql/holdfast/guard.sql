@@ -7,14 +7,14 @@ COMMENT ON FUNCTION holdfast.guard() IS
 
 CREATE VIEW holdfast.guarded AS
 	SELECT t.table_name, t.rule, g.trigger_name,
-		   -- rows of settings and of imports are entered by functions in SQL all day: what changes is on record
+		   -- rows of settings are entered by functions in SQL all day: what changes is on record
 		   CASE WHEN g.trigger_name = 'guard_statement' AND t.entered THEN 'BEFORE TRUNCATE' ELSE g.events END AS events, g.level
 	FROM (VALUES
 		('job', 'job', true, false), ('dead_job', 'dead_job', true, false), ('ledger', 'ledger', true, false),
 		('event', 'evidence', false, false), ('event_overflow', 'evidence', false, false),
 		('finding', 'kept', false, false), ('queue_hour', 'kept', false, false), ('unknown_effect', 'kept', false, false),
 		('claim_front', 'kept', false, false),
-		('attempt_record', 'kept', false, true), ('definition', 'kept', false, true),
+		('attempt_record', 'kept', false, false), ('definition', 'kept', false, true),
 		('queue', 'queue', true, true), ('queue_grant', 'setting', true, true), ('retry_policy', 'setting', true, true),
 		('error_rule', 'setting', true, true), ('setting', 'setting', true, true), ('stream', 'setting', true, true),
 		('upkeep', 'setting', true, true), ('watch', 'setting', true, true)

@@ -82,7 +82,7 @@ COMMENT ON FUNCTION holdfast.mapped_words(jsonb, text) IS 'internal: the status 
  * The trigger of the watch writes the evidence of the change, and takes it for
  * no violation, since it was said first (watch_redriven).
  */
-CREATE FUNCTION holdfast.recover_row(relation regclass, id text, reason text) RETURNS SETOF holdfast.recover_result
+CREATE FUNCTION holdfast.do_recover_row(relation regclass, id text, reason text) RETURNS SETOF holdfast.recover_result
 LANGUAGE plpgsql ROWS 1 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	w			holdfast.watch;
@@ -96,65 +96,70 @@ DECLARE
 	not_before	timestamptz;
 	rows		bigint;
 BEGIN
-	SELECT x.* INTO w FROM holdfast.watch x JOIN holdfast.watch_relation r USING (watch_id) WHERE r.relid = recover_row.relation;
+	SELECT x.* INTO w FROM holdfast.watch x JOIN holdfast.watch_relation r USING (watch_id) WHERE r.relid = do_recover_row.relation;
 	IF w.watch_id IS NULL THEN
 		RAISE EXCEPTION USING ERRCODE = '42704',
-			MESSAGE = format('table "%s" is not watched', recover_row.relation),
+			MESSAGE = format('table "%s" is not watched', do_recover_row.relation),
 			HINT = 'The view holdfast.watched lists the tables that are.';
 	END IF;
 	IF jsonb_typeof(w.mapping -> 'status') <> 'string' OR jsonb_typeof(w.mapping -> 'run_after') IS DISTINCT FROM 'string'
 	   OR (holdfast.mapped_words(w.mapping, 'pending'))[1] IS NULL THEN
 		RAISE EXCEPTION USING ERRCODE = '0A000',
-			MESSAGE = format('rows of table "%s" cannot be put back by its mapping', recover_row.relation),
+			MESSAGE = format('rows of table "%s" cannot be put back by its mapping', do_recover_row.relation),
 			DETAIL = 'Its status and its run_after must be columns, and a status must mean pending.',
 			HINT = 'Use the queue''s own way to retry a job.';
 	END IF;
 
 	SELECT r.* INTO last FROM holdfast.attempt_record r
-		WHERE r.source = w.source AND r.job_id = recover_row.id ORDER BY r.started_at DESC, r.record_id DESC LIMIT 1;
+		WHERE r.source = w.source AND r.job_id = do_recover_row.id ORDER BY r.started_at DESC, r.record_id DESC LIMIT 1;
 	SELECT s.* INTO stopped FROM holdfast.stop_reason s
-		WHERE s.source = w.source AND s.subject = last.subject AND s.job_id = recover_row.id;
+		WHERE s.source = w.source AND s.subject = last.subject AND s.job_id = do_recover_row.id;
 	IF stopped.reason IS DISTINCT FROM 'premature_stop' THEN
 		RAISE EXCEPTION USING ERRCODE = 'JQ004',
-			MESSAGE = format('row %s of table "%s" cannot be recovered', recover_row.id, recover_row.relation),
+			MESSAGE = format('row %s of table "%s" cannot be recovered', do_recover_row.id, do_recover_row.relation),
 			DETAIL = CASE WHEN stopped.reason IS NULL THEN 'No attempt of it is on record.'
 						  ELSE format('It is %s: %s.', stopped.reason, stopped.because) END,
 			HINT = 'holdfast.recoverable() lists the rows that can be.';
 	END IF;
 
 	SELECT format_type(a.atttypid, a.atttypmod) INTO status_type FROM pg_attribute a
-		WHERE a.attrelid = recover_row.relation AND a.attname = w.mapping ->> 'status';
+		WHERE a.attrelid = do_recover_row.relation AND a.attname = w.mapping ->> 'status';
 	SELECT format_type(a.atttypid, a.atttypmod) INTO after_type FROM pg_attribute a
-		WHERE a.attrelid = recover_row.relation AND a.attname = w.mapping ->> 'run_after';
+		WHERE a.attrelid = do_recover_row.relation AND a.attname = w.mapping ->> 'run_after';
 	SELECT format_type(a.atttypid, a.atttypmod) INTO id_type FROM pg_attribute a
-		WHERE a.attrelid = recover_row.relation AND a.attname = w.mapping ->> 'id' AND jsonb_typeof(w.mapping -> 'id') = 'string';
+		WHERE a.attrelid = do_recover_row.relation AND a.attname = w.mapping ->> 'id' AND jsonb_typeof(w.mapping -> 'id') = 'string';
 	policy := coalesce((SELECT p.policy_name FROM holdfast.list_retry_policies() p WHERE p.policy_name = last.retry_policy), 'default');
 	delay := holdfast.backoff_delay(policy,
-		CASE WHEN id_type IN ('smallint', 'integer', 'bigint') THEN recover_row.id::bigint ELSE holdfast.job_seed(recover_row.id) END,
+		CASE WHEN id_type IN ('smallint', 'integer', 'bigint') THEN do_recover_row.id::bigint ELSE holdfast.job_seed(do_recover_row.id) END,
 		greatest(coalesce(last.attempt_number, 1), 1));
 	not_before := holdfast.clock() + delay;
 
-	PERFORM holdfast.watch_redriven(recover_row.relation, recover_row.id);
+	PERFORM holdfast.watch_redriven(do_recover_row.relation, do_recover_row.id);
 	EXECUTE format('UPDATE %s SET %I = $1::text::%s, %I = %s WHERE %s = %s AND %I::text = ANY ($4)',
-			recover_row.relation, w.mapping ->> 'status', status_type, w.mapping ->> 'run_after',
+			do_recover_row.relation, w.mapping ->> 'status', status_type, w.mapping ->> 'run_after',
 			CASE WHEN after_type LIKE 'timestamp%without%' THEN '($2 AT TIME ZONE ''UTC'')' ELSE '$2' END,
 			CASE WHEN id_type IS NULL THEN holdfast.mapped(w.mapping, 'id') || '::text' ELSE quote_ident(w.mapping ->> 'id') END,
 			CASE WHEN id_type IS NULL THEN '$3' ELSE '$3::' || id_type END, w.mapping ->> 'status')
-		USING (holdfast.mapped_words(w.mapping, 'pending'))[1], not_before, recover_row.id,
+		USING (holdfast.mapped_words(w.mapping, 'pending'))[1], not_before, do_recover_row.id,
 			holdfast.mapped_words(w.mapping, 'failed') || holdfast.mapped_words(w.mapping, 'dead');
 	GET DIAGNOSTICS rows = ROW_COUNT;
 	IF rows <> 1 THEN
 		RAISE EXCEPTION USING ERRCODE = 'JQ004',
-			MESSAGE = format('row %s of table "%s" cannot be recovered', recover_row.id, recover_row.relation),
+			MESSAGE = format('row %s of table "%s" cannot be recovered', do_recover_row.id, do_recover_row.relation),
 			DETAIL = format('%s rows of that id have a status that means failed or dead.', rows),
 			HINT = 'Somebody has put it back, or taken it, meanwhile.';
 	END IF;
-	PERFORM holdfast.watch_note('watch_recovered', w.watch_id, jsonb_build_object('relation', w.source, 'id', recover_row.id, 'reason', recover_row.reason,
+	PERFORM holdfast.watch_note('watch_recovered', w.watch_id, jsonb_build_object('relation', w.source, 'id', do_recover_row.id, 'reason', do_recover_row.reason,
 		'attempt_number', last.attempt_number, 'retry_policy', policy, 'delay_ms', round(extract(epoch FROM delay) * 1000), 'not_before', not_before,
 		'because', stopped.because));
 	RETURN NEXT ('recovered', not_before, round(extract(epoch FROM delay) * 1000)::bigint)::holdfast.recover_result;
 END
 $$;
+COMMENT ON FUNCTION holdfast.do_recover_row(regclass, text, text) IS 'internal: the body of recover_row()';
+
+-- The table's triggers and the mapping's expressions are the table owner's: also within maintain() they are guarded.
+CREATE FUNCTION holdfast.recover_row(relation regclass, id text, reason text) RETURNS SETOF holdfast.recover_result
+LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', 'holdfast_disowned';
 COMMENT ON FUNCTION holdfast.recover_row(regclass, text, text) IS 'internal: what recover() and auto_recover share';
 
 CREATE FUNCTION holdfast.recover(relation regclass, id text, reason text) RETURNS SETOF holdfast.recover_result

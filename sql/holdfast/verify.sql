@@ -81,10 +81,7 @@ COMMENT ON FUNCTION holdfast.store_definitions() IS
 CREATE FUNCTION holdfast.do_accept_definitions(reason text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-	IF coalesce(reason, '') = '' THEN
-		RAISE EXCEPTION USING ERRCODE = CASE WHEN reason IS NULL THEN '22004' ELSE '22023' END,
-			MESSAGE = 'argument "reason" must not be empty', HINT = 'Say why what verify() reports is as it should be.';
-	END IF;
+	PERFORM holdfast.checked_reason(reason);
 	INSERT INTO holdfast.finding (at, queue, kind, detail)
 		SELECT holdfast.clock(), 0, 'definitions_accepted',
 			   jsonb_build_object('by', current_user, 'reason', reason, 'objects', coalesce(jsonb_agg(v.object ORDER BY v.object), '[]'))
@@ -257,6 +254,9 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 	FROM pg_db_role_setting s CROSS JOIN LATERAL unnest(s.setconfig) AS c (setting)
 	WHERE c.setting ~ '^(session_replication_role=(replica|local)|event_triggers=(off|false|0)|holdfast\.(clock|single_transaction)=)'
 	  AND (s.setdatabase = 0 OR s.setdatabase = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()))
+	UNION ALL
+	SELECT 'watch', coalesce(w.relation, w.source), w.problem, 'Call holdfast.watch() again, or holdfast.unwatch_all() if the table is gone for good; see findings of kind evidence_ddl.'
+	FROM holdfast.watched w WHERE w.problem IS NOT NULL
 	UNION ALL
 	SELECT 'setting', 'queue ' || q.queue_name, format('retry policy %s does not exist: default decides', q.retry_policy), 'Define it, or alter the queue.'
 	FROM holdfast.queue q

@@ -1,0 +1,305 @@
+# What an owner without superuser rights can do to the evidence by DDL and DML:
+# every attack is refused, or is on record in the same transaction; none passes
+# unrecorded.  A change that is rolled back leaves no record, a committed one
+# always does, and a refusal that was caught is on record.
+
+use strict;
+use warnings;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = PostgreSQL::Test::Cluster->new('attacks');
+$node->init;
+$node->append_conf('postgresql.conf', "log_statement = none\nmax_prepared_transactions = 5\n");
+$node->start;
+
+# The owner installs as a superuser, and is none afterwards.
+$node->safe_psql('postgres', q(
+	CREATE ROLE evidence_owner LOGIN SUPERUSER;
+	CREATE ROLE accomplice LOGIN;
+	GRANT accomplice TO evidence_owner;
+));
+$node->safe_psql('postgres', 'CREATE DATABASE attacked OWNER evidence_owner');
+
+sub as { my ($role, $sql) = @_; return $node->psql('attacked', $sql, extra_params => [ '-U', $role, '-v', 'VERBOSITY=verbose' ]) }
+sub owner { my ($status, $stdout, $stderr) = as('evidence_owner', shift); return ($status, $stdout, $stderr) }
+sub super { return $node->safe_psql('attacked', shift) }
+
+my ($status, undef, $stderr) = owner(q(
+	CREATE EXTENSION holdfast;
+	SELECT holdfast.define_retry_policy('p', '10 s', jitter_window => '0');
+	SELECT holdfast.create_queue('mail', retry_policy => 'p'), holdfast.create_queue('plain', retry_policy => 'p', side_effects => false);
+	SELECT holdfast.grant_queue('mail', 'accomplice', 'worker');
+	SELECT holdfast.define_stream('mail', 's');
+	SELECT holdfast.enqueue('mail', 'act', 's' || n), holdfast.enqueue('plain', 'act', 'p' || n) FROM generate_series(1, 9) n;
+	CREATE TABLE held AS SELECT job_id, lease_id, row_number() OVER () AS n FROM holdfast.claim('mail', 'w', 6);
+	INSERT INTO held SELECT job_id, lease_id, 100 + row_number() OVER () FROM holdfast.claim('plain', 'w', 3);
+));
+is($stderr, '', 'the owner installs, as a superuser');
+($status, undef, $stderr) = owner(q(
+	SELECT holdfast.complete(job_id, lease_id) FROM held WHERE n = 1;
+	SELECT f.decision FROM held, holdfast.fail(job_id, lease_id, 'TimeoutError') f WHERE n = 2;
+	SELECT f.decision FROM held, holdfast.fail(job_id, lease_id, 'ValidationError') f WHERE n = 3;
+	SELECT f.decision FROM held, holdfast.fail(job_id, lease_id, 'Http503', side_effect => 'none') f WHERE n IN (4, 101);
+	SELECT holdfast.complete(job_id, gen_random_uuid()) FROM held WHERE n = 5;
+));
+is($stderr, '', '... and works');
+$node->safe_psql('postgres', 'ALTER ROLE evidence_owner NOSUPERUSER');
+my $day = super(q(SELECT to_char(now() AT TIME ZONE 'UTC', '"event_"YYYYMMDD')));
+is(super(q(SELECT count(*) FROM pg_tables WHERE schemaname = 'holdfast' AND tableowner <> 'evidence_owner')), '0', 'the tables are the owner\'s');
+is(super(q(SELECT count(*) FROM holdfast.verify())), '0', 'verify() reports nothing');
+
+# What counts as a record: a finding or an event that was not there before.
+my $records = q((SELECT count(*) FROM holdfast.finding) + (SELECT count(*) FROM holdfast.event_all
+	WHERE kind IN ('action_changed_by_sql', 'action_violation')));
+# What an attack is after: everything that holdfast has stored, and how its objects are defined.
+my $state = q((SELECT md5(concat(
+	(SELECT string_agg(e::text, ';' ORDER BY e.event_id, e::text) FROM holdfast.event_all e WHERE kind NOT IN ('action_changed_by_sql', 'action_violation')),
+	(SELECT string_agg(j::text, ';' ORDER BY j.job_id) FROM holdfast.job j), (SELECT string_agg(j::text, ';' ORDER BY j.job_id) FROM holdfast.dead_job j),
+	(SELECT string_agg(l::text, ';' ORDER BY l.idempotency_key) FROM holdfast.ledger l), (SELECT string_agg(q::text, ';' ORDER BY q.queue_id) FROM holdfast.queue q),
+	(SELECT string_agg(p::text, ';' ORDER BY p.policy_name) FROM holdfast.retry_policy p),
+	(SELECT string_agg(concat(d.kind, d.object, d.definition), ';' ORDER BY d.kind, d.object) FROM holdfast.present_definitions() d)))));
+
+# expected: refused (with a SQLSTATE), recorded, or noop (it did nothing)
+my @attacks = (
+	# events and findings
+	[ 'JQ004', "UPDATE holdfast.event SET worker_name = 'another'" ],
+	[ 'JQ004', "UPDATE holdfast.$day SET at = at - interval '1 h'" ],
+	[ 'JQ004', 'DELETE FROM holdfast.event' ],
+	[ 'JQ004', "DELETE FROM holdfast.$day WHERE kind = 'action_stale_report'" ],
+	[ 'JQ004', 'TRUNCATE holdfast.event' ],
+	[ 'JQ004', "TRUNCATE holdfast.$day" ],
+	[ 'JQ004', 'TRUNCATE holdfast.finding, holdfast.job CASCADE' ],
+	[ 'JQ004', 'DELETE FROM holdfast.finding' ],
+	[ 'JQ004', "UPDATE holdfast.finding SET detail = '{}'" ],
+	[ 'recorded', 'INSERT INTO holdfast.event SELECT * FROM holdfast.event LIMIT 1' ],
+	[ 'recorded', "INSERT INTO holdfast.$day SELECT * FROM holdfast.event LIMIT 1" ],
+	[ 'recorded', "INSERT INTO holdfast.finding (at, queue, kind) VALUES (now(), 1, 'stale')" ],
+	[ 'recorded', 'INSERT INTO holdfast.job SELECT (jsonb_populate_record(j, \'{"job_id": 4711, "idempotency_key": "11111111-1111-1111-1111-111111111111"}\')).* FROM holdfast.job j LIMIT 1' ],
+	[ 'JQ004', 'MERGE INTO holdfast.finding f USING (VALUES (1)) v ON true WHEN MATCHED THEN DELETE' ],
+	[ 'JQ004', 'WITH gone AS (DELETE FROM holdfast.event RETURNING 1) SELECT count(*) FROM gone' ],
+	[ 'JQ004', 'DELETE FROM holdfast.definition' ],
+	# jobs and the ledger
+	[ 'JQ006', "UPDATE holdfast.job SET status = 'pending', lease_id = NULL, lease_expires_at = NULL, started_at = NULL WHERE status = 'running'" ],
+	[ 'JQ006', 'UPDATE holdfast.job SET run_after = now() WHERE failures > 0' ],
+	[ 'recorded', "UPDATE holdfast.job SET run_after = now() + interval '1 day' WHERE status = 'pending'" ],
+	[ 'recorded', "UPDATE holdfast.job SET status = 'pending', lease_id = NULL, lease_expires_at = NULL, started_at = NULL, run_after = now() + interval '1 h' WHERE status = 'running'" ],
+	[ 'JQ004', "UPDATE holdfast.job SET attempt_number = 0 WHERE status = 'pending'" ],
+	[ 'JQ007', 'UPDATE holdfast.job SET idempotency_key = gen_random_uuid()' ],
+	[ 'recorded', 'DELETE FROM holdfast.job WHERE attempt_number = 0' ],
+	[ 'JQ004', 'DELETE FROM holdfast.dead_job' ],
+	[ 'JQ004', "UPDATE holdfast.ledger SET state = 'planned' WHERE state = 'unknown'" ],
+	[ 'JQ004', 'DELETE FROM holdfast.ledger' ],
+	[ 'JQ004', 'DELETE FROM holdfast.unknown_effect' ],
+	[ 'recorded', 'UPDATE holdfast.retry_policy SET max_attempts = 1' ],
+	[ 'recorded', 'DELETE FROM holdfast.queue_grant' ],
+	[ 'JQ004', 'DELETE FROM holdfast.queue' ],
+	# the guards themselves
+	[ 'recorded', 'ALTER TABLE holdfast.job DISABLE TRIGGER guard_before' ],
+	[ 'recorded', 'ALTER TABLE holdfast.event DISABLE TRIGGER ALL' ],
+	[ 'recorded', "ALTER TABLE ONLY holdfast.$day DISABLE TRIGGER guard_before" ],
+	[ 'recorded', 'ALTER TABLE holdfast.finding ENABLE TRIGGER guard_before' ],
+	[ 'recorded', 'ALTER TABLE holdfast.ledger ENABLE REPLICA TRIGGER guard_before' ],
+	[ 'recorded', 'DROP TRIGGER guard_before ON holdfast.event' ],
+	[ 'recorded', 'DROP TRIGGER guard_statement ON holdfast.finding' ],
+	[ 'recorded', 'ALTER TRIGGER guard_before ON holdfast.job RENAME TO other' ],
+	[ 'recorded', q(CREATE OR REPLACE FUNCTION holdfast.guard() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END') ],
+	[ 'recorded', q(CREATE OR REPLACE FUNCTION holdfast.evidence_ddl() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END') ],
+	[ 'recorded', q(SET search_path = holdfast; CREATE OR REPLACE FUNCTION evidence_ddl() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END') ],
+	[ '2BP01', 'DROP FUNCTION holdfast.guard() CASCADE' ],
+	[ 'recorded', 'ALTER EXTENSION holdfast DROP FUNCTION holdfast.guard()' ],
+	[ '42501', 'ALTER EXTENSION holdfast DROP EVENT TRIGGER holdfast_ddl_end' ],
+	[ '42501', 'ALTER EVENT TRIGGER holdfast_ddl_end DISABLE' ],
+	[ '42501', 'DROP EVENT TRIGGER holdfast_ddl_end' ],
+	[ '42501', 'SET session_replication_role = replica; DELETE FROM holdfast.event' ],
+	[ '42501', "UPDATE pg_trigger SET tgenabled = 'D'" ],
+	[ 'recorded', 'ALTER FUNCTION holdfast.maintain() RENAME TO maintained' ],
+	[ 'recorded', 'ALTER FUNCTION holdfast.evidence_ddl() SET SCHEMA public' ],
+	# tables
+	[ 'recorded', "DROP TABLE holdfast.$day" ],
+	[ 'recorded', "ALTER TABLE holdfast.event DETACH PARTITION holdfast.$day" ],
+	[ '55000', "ALTER TABLE holdfast.$day SET SCHEMA public" ],
+	[ '55000', 'ALTER TABLE holdfast.finding SET SCHEMA public' ],
+	[ '42P01', 'ALTER TABLE holdfast.finding RENAME TO findings' ],
+	[ 'recorded', "ALTER TABLE holdfast.$day RENAME TO forgotten" ],
+	[ 'recorded', 'ALTER TABLE holdfast.job RENAME COLUMN worker_name TO w' ],
+	[ '2BP01', 'ALTER TABLE holdfast.event DROP COLUMN worker_name' ],
+	[ 'recorded', 'ALTER TABLE holdfast.queue_hour DROP COLUMN failed CASCADE' ],
+	[ '55006', 'ALTER TABLE holdfast.finding DROP COLUMN detail CASCADE' ],
+	[ 'recorded', 'ALTER TABLE holdfast.dead_job ALTER COLUMN last_error_message TYPE varchar(20) USING NULL' ],
+	[ 'recorded', "ALTER TABLE holdfast.$day SET UNLOGGED" ],
+	[ 'recorded', 'GRANT CREATE ON SCHEMA holdfast TO accomplice; ALTER TABLE holdfast.ledger OWNER TO accomplice' ],
+	[ '55000', 'CREATE RULE forget AS ON INSERT TO holdfast.event DO INSTEAD NOTHING' ],
+	[ '55000', "CREATE RULE keep AS ON UPDATE TO holdfast.$day DO INSTEAD NOTHING" ],
+	[ '55000', q(CREATE FUNCTION public.nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; CREATE TRIGGER aaa BEFORE INSERT ON holdfast.finding FOR EACH ROW EXECUTE FUNCTION public.nothing()) ],
+	[ '55000', 'ALTER TABLE holdfast.event ENABLE ROW LEVEL SECURITY' ],
+	[ 'recorded', 'CREATE POLICY hide ON holdfast.finding USING (false)' ],
+	[ '55000', 'CREATE TABLE public.child () INHERITS (holdfast.finding)' ],
+	[ '55000', 'CREATE TABLE public.child (LIKE holdfast.finding); ALTER TABLE public.child INHERIT holdfast.finding' ],
+	[ '55000', 'CREATE TABLE public.refers (job_id bigint REFERENCES holdfast.job)' ],
+	[ '55000', 'CREATE TABLE public.refers (job_id bigint); ALTER TABLE public.refers ADD FOREIGN KEY (job_id) REFERENCES holdfast.job' ],
+	[ '55000', "ALTER TABLE holdfast.event ADD CHECK (kind <> 'action_violation')" ],
+	[ '55000', "ALTER TABLE holdfast.finding ADD COLUMN extra integer CHECK (extra > 0)" ],
+	[ 'recorded', 'ALTER TABLE holdfast.ledger DROP CONSTRAINT ledger_state_check' ],
+	[ 'recorded', "CREATE TABLE holdfast.event_default PARTITION OF holdfast.event DEFAULT" ],
+	[ 'recorded', "CREATE TABLE public.elsewhere (LIKE holdfast.event); ALTER TABLE holdfast.event ATTACH PARTITION public.elsewhere FOR VALUES FROM ('2040-01-01') TO ('2041-01-01')" ],
+	[ 'recorded', "CREATE TABLE holdfast.event_20400101 PARTITION OF holdfast.event FOR VALUES FROM ('2040-01-01') TO ('2041-01-01')" ],
+	[ 'recorded', 'DROP INDEX holdfast.job_dispatch' ],
+	[ 'recorded', "DROP INDEX holdfast.${day}_job" ],
+	[ 'recorded', 'CREATE UNIQUE INDEX one ON holdfast.event_overflow ((true))' ],
+	[ '55000', q(CREATE FUNCTION public.evil(bigint) RETURNS bigint IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN 1; END'; CREATE INDEX evil ON holdfast.job (public.evil(job_id))) ],
+	[ '55000', q(CREATE FUNCTION public.evil(bigint) RETURNS bigint IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN 1; END'; ALTER TABLE holdfast.event_overflow ADD COLUMN g bigint GENERATED ALWAYS AS (public.evil(job_id)) STORED) ],
+	[ 'recorded', q(INSERT INTO holdfast.attempt_record SELECT * FROM holdfast.attempt_record) ],
+	[ 'recorded', 'ALTER SEQUENCE holdfast.event_id_seq RESTART' ],
+	[ 'recorded', 'ALTER VIEW holdfast.guarded RENAME TO unguarded' ],
+	[ 'recorded', 'CREATE OR REPLACE VIEW holdfast.guarded AS SELECT table_name, rule, trigger_name, events, level FROM (VALUES (\'\'::text, \'\'::text, \'\'::text, \'\'::text, \'\'::text)) AS v (table_name, rule, trigger_name, events, level)' ],
+	[ 'recorded', 'CREATE FUNCTION holdfast.complete(text) RETURNS text LANGUAGE sql AS \'SELECT $1\'' ],
+	[ 'recorded', 'CREATE DOMAIN holdfast.text AS pg_catalog.text' ],
+	[ 'recorded', 'CREATE OPERATOR holdfast.= (LEFTARG = bigint, RIGHTARG = bigint, FUNCTION = pg_catalog.int8ne)' ],
+	[ 'recorded', 'CREATE VIEW holdfast.spy AS SELECT * FROM holdfast.job' ],
+	# the schema, the extension, rights
+	[ 'refused', 'ALTER SCHEMA holdfast RENAME TO hidden' ],
+	[ 'refused', 'ALTER EXTENSION holdfast SET SCHEMA public' ],
+	[ 'recorded', 'ALTER EXTENSION holdfast DROP TABLE holdfast.finding' ],
+	[ 'refused', 'ALTER EXTENSION holdfast DROP TABLE holdfast.finding; DROP TABLE holdfast.finding CASCADE' ],
+	[ 'recorded', 'ALTER EXTENSION holdfast DROP TABLE holdfast.unknown_effect; DROP TABLE holdfast.unknown_effect' ],
+	[ 'recorded', 'GRANT UPDATE, DELETE ON holdfast.event TO accomplice' ],
+	[ 'recorded', 'GRANT ALL ON ALL TABLES IN SCHEMA holdfast TO accomplice' ],
+	[ 'recorded', 'GRANT CREATE ON SCHEMA holdfast TO accomplice' ],
+	[ 'recorded', "SELECT holdfast.permit_ddl('no reason at all'); ALTER TABLE holdfast.job DISABLE TRIGGER ALL" ],
+	[ 'recorded', "SELECT holdfast.set_evidence_mode('observe', 'why not')" ],
+	[ 'recorded', "SELECT holdfast.accept_definitions('all is well')" ],
+	[ 'JQ004', "SELECT holdfast.do_maintain() FROM holdfast.do_drop_queue('plain', true)" ],
+	[ 'JQ004', 'SELECT holdfast.store_definitions()' ],
+);
+cmp_ok(scalar @attacks, '>=', 40, 'there are at least forty attacks: ' . @attacks);
+
+for my $attack (@attacks)
+{
+	my ($expected, $sql) = @$attack;
+	my ($rc, $out, $err) = owner("\\set ON_ERROR_STOP on\nBEGIN;\nSELECT 'before', $records, $state;\n$sql;\nRESET search_path;\nSELECT 'after', $records, $state;\nROLLBACK;");
+	my ($state_code) = $err =~ /(?:ERROR|FATAL):\s+(\w{5}):/;
+	if ($expected eq 'recorded')
+	{
+		my @rows = map { [ split /\|/ ] } grep { /^(before|after)\|/ } split /\n/, $out;
+		ok(!defined $state_code && @rows == 2 && $rows[1][1] > $rows[0][1], "recorded: $sql") or diag("$out\n$err");
+	}
+	elsif ($expected eq 'refused') { ok(defined $state_code, "refused: $sql") or diag($out) }
+	else { is($state_code, $expected, "refused: $sql") or diag("$out\n$err") }
+}
+is(super(q(SELECT count(*) FROM holdfast.verify())), '0', 'what was rolled back has changed nothing');
+is(super(q(SELECT count(*) FROM holdfast.finding WHERE kind IN ('evidence_ddl', 'changed_by_sql', 'refusal', 'setting_changed', 'ddl_permitted'))), '0', 'G7: and left no record');
+
+# Committed, each leaves its record; caught, a refusal does.
+for my $case (
+	[ 'evidence_ddl', 'CREATE INDEX mine ON holdfast.job (subject)' ],
+	[ 'evidence_ddl', 'DROP INDEX holdfast.mine' ],
+	[ 'evidence_ddl', 'CREATE INDEX CONCURRENTLY mine ON holdfast.job (subject)' ],
+	[ 'evidence_ddl', 'DROP INDEX CONCURRENTLY holdfast.mine' ],
+	[ 'evidence_ddl', 'ALTER TABLE holdfast.job DISABLE TRIGGER guard_before' ],
+	[ 'changed_by_sql', "INSERT INTO holdfast.finding (at, queue, kind) VALUES (now(), 1, 'forged')" ],
+	[ 'setting_changed', 'UPDATE holdfast.retry_policy SET max_attempts = 4' ],
+	[ 'refusal', q(DO $$ BEGIN DELETE FROM holdfast.event; EXCEPTION WHEN OTHERS THEN NULL; END $$) ],
+	[ 'refusal', q(DO $$ BEGIN UPDATE holdfast.job SET attempt_number = 0 WHERE status = 'running'; EXCEPTION WHEN OTHERS THEN NULL; END $$) ],
+	[ 'refusal', q(DO $$ BEGIN CREATE RULE r AS ON DELETE TO holdfast.event DO INSTEAD NOTHING; EXCEPTION WHEN OTHERS THEN NULL; END $$) ],
+	[ 'refusal', "\\set ON_ERROR_STOP off\nBEGIN; SAVEPOINT s; TRUNCATE holdfast.event; ROLLBACK TO s; COMMIT" ])
+{
+	my ($kind, $sql) = @$case;
+	my $count = "SELECT count(*) FROM holdfast.finding WHERE kind = '$kind' AND detail->>'by' = 'evidence_owner'";
+	my $before = super($count);
+	owner($sql);
+	is(super($count) - $before, 1, "G7: committed, on record once as $kind: $sql");
+}
+is(super(q(SELECT tgenabled FROM pg_trigger WHERE tgname = 'guard_before' AND tgrelid = 'holdfast.job'::regclass)), 'A', 'a trigger that was switched off is on again');
+is(super(q(SELECT string_agg(kind, ' ' ORDER BY event_id) FROM holdfast.event_all WHERE kind IN ('action_violation', 'action_changed_by_sql'))), 'action_violation action_violation',
+	'G7: refusals about a job are events of it');
+
+# Evidence mode enforce: what could stop the evidence is refused, unless it was permitted first.
+owner(q(SELECT holdfast.set_evidence_mode('enforce', 'audit')));
+for my $sql ("DROP TABLE holdfast.$day", "ALTER TABLE holdfast.event DETACH PARTITION holdfast.$day", 'DROP TRIGGER guard_before ON holdfast.event', 'DROP INDEX holdfast.job_dispatch',
+	"ALTER TABLE holdfast.$day SET UNLOGGED", 'ALTER TABLE holdfast.queue_hour DROP COLUMN failed CASCADE', 'GRANT UPDATE ON holdfast.event TO accomplice', 'ALTER TABLE holdfast.job DISABLE TRIGGER ALL',
+	q(CREATE OR REPLACE FUNCTION holdfast.guard() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'), 'ALTER EXTENSION holdfast DROP FUNCTION holdfast.guard()',
+	'DROP EXTENSION holdfast CASCADE', 'DROP SCHEMA holdfast CASCADE', 'DROP OWNED BY evidence_owner CASCADE', 'ALTER SEQUENCE holdfast.event_id_seq RESTART')
+{
+	my (undef, undef, $err) = owner($sql);
+	like($err, qr/ERROR:\s+42501: \S.* is refused on/, "enforce: refused: $sql");
+}
+for my $sql ('CREATE INDEX mine ON holdfast.job (subject)', 'ALTER TABLE holdfast.job ADD COLUMN extra text', 'ALTER TABLE holdfast.ledger SET (fillfactor = 40)', "COMMENT ON TABLE holdfast.job IS 'x'",
+	"BEGIN; SELECT holdfast.permit_ddl('an index less'); DROP INDEX holdfast.mine; COMMIT", 'SELECT FROM holdfast.maintain()', q(SELECT holdfast.create_queue('later')),
+	q(SELECT holdfast.grant_queue('later', 'accomplice', 'reader')), 'CREATE TABLE public.mine (a integer)', 'DROP TABLE public.mine')
+{
+	my ($rc, undef, $err) = owner($sql);
+	is($err, '', "enforce: allowed: $sql");
+}
+my (undef, undef, $left) = owner("BEGIN; SAVEPOINT s; SELECT holdfast.permit_ddl('x'); ROLLBACK TO s; DROP INDEX holdfast.job_dispatch; COMMIT");
+like($left, qr/42501/, 'a permission that is rolled back permits nothing');
+like(super(q(SELECT string_agg(kind || coalesce(' ' || (detail->>'reason'), ''), ', ' ORDER BY at) FROM holdfast.finding WHERE kind IN ('evidence_mode', 'ddl_permitted'))),
+	qr/^evidence_mode audit, ddl_permitted an index less$/, 'who permitted what, and why, is on record');
+
+# Watched tables: their triggers stay on, and a watch that enforces is not ended by DDL.
+super(q(CREATE TABLE public.own_queue (id bigint, status text, attempts integer, run_after timestamptz, made date) PARTITION BY RANGE (made);
+	CREATE TABLE public.own_queue_1 PARTITION OF public.own_queue FOR VALUES FROM ('2026-01-01') TO ('2026-02-01');
+	SELECT holdfast.watch('public.own_queue', '{"id": "id", "status": "status", "pending": ["p"], "running": ["r"], "succeeded": ["s"], "failed": ["f"],
+		"attempt_number": "attempts", "run_after": "run_after", "action_key": {"expr": "''x''"}, "subject": {"expr": "id::text"}}', 'enforce')));
+my $on_watch = q(SELECT count(*) FROM holdfast.finding WHERE kind = 'evidence_ddl' AND (queue < 0 OR detail->>'object' LIKE '%own_queue%'));
+is(super($on_watch), '0', 'watch() itself leaves no record of DDL');
+for my $sql ('ALTER TABLE public.own_queue DROP COLUMN attempts', 'ALTER TABLE public.own_queue RENAME COLUMN status TO state', 'DROP TRIGGER holdfast_watch ON public.own_queue')
+{
+	my (undef, undef, $err) = $node->psql('attacked', $sql, extra_params => [ '-v', 'VERBOSITY=verbose' ]);
+	like($err, qr/ERROR:\s+42501: \S.* is refused on/, "a watch that enforces: refused: $sql");
+}
+super('ALTER TABLE public.own_queue DISABLE TRIGGER ALL');
+super(q(CREATE TABLE public.own_queue_2 PARTITION OF public.own_queue FOR VALUES FROM ('2026-02-01') TO ('2026-03-01')));
+is(super(q(SELECT string_agg(DISTINCT c.relname || ' ' || n, ', ' ORDER BY c.relname || ' ' || n) FROM pg_class c, LATERAL (SELECT count(*) AS n FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgenabled = 'A') t
+	WHERE c.relname LIKE 'own_queue%')), 'own_queue 3, own_queue_1 3, own_queue_2 3', 'its triggers are on, and on a new partition');
+is(super($on_watch), '1', '... and that they were switched off is on record');
+super("ALTER TABLE public.own_queue ADD COLUMN more integer");
+is(super($on_watch), '1', 'what does not concern the watch is not');
+super("BEGIN; SELECT holdfast.permit_ddl('another way'); DROP TRIGGER zzz_holdfast_watch ON public.own_queue; ALTER TABLE public.own_queue DISABLE TRIGGER holdfast_watch; COMMIT");
+like(super(q(SELECT problem FROM holdfast.verify() WHERE check_name = 'watch')), qr/own_queue/, 'permitted, a trigger goes, and verify() says so');
+super('DROP TABLE public.own_queue');
+cmp_ok(super($on_watch), '>', 2, 'the table itself may be dropped, on record');
+super('SELECT holdfast.unwatch_all()');
+
+# Restored, partitions are made by the dump: that leaves no record.  CREATE EXTENSION wants the schema to be a
+# superuser's, so that the owner is one again for that time.
+owner(q(SELECT holdfast.set_evidence_mode('observe', 'done')));
+super("SELECT holdfast.permit_ddl('as it was'); ALTER TABLE holdfast.job DROP COLUMN extra; ALTER TABLE holdfast.ledger SET (fillfactor = 35)");
+my $before = super(q(SELECT count(*) FROM holdfast.finding));
+$node->safe_psql('postgres', 'CREATE DATABASE restored');
+$node->safe_psql('postgres', 'ALTER ROLE evidence_owner SUPERUSER');
+for my $how ([ 'pg_restore' ], [ 'pg_restore', '-j2' ])
+{
+	$node->safe_psql('postgres', 'DROP DATABASE restored');
+	$node->safe_psql('postgres', 'CREATE DATABASE restored');
+	$node->command_ok([ 'pg_dump', '-Fc', '-d', $node->connstr('attacked'), '-f', $node->basedir . '/attacked.dump' ], 'dumped');
+	$node->command_ok([ @$how, '--exit-on-error', '--username=evidence_owner', '-d', $node->connstr('restored'), $node->basedir . '/attacked.dump' ], "restored: @$how");
+	is($node->safe_psql('restored', 'SELECT count(*) FROM holdfast.finding'), $before, 'a restore leaves no record');
+	is($node->safe_psql('restored', q(SELECT count(*) FROM holdfast.verify())), '0', 'and verify() reports nothing');
+}
+# Data alone, with triggers disabled meanwhile: they are ALWAYS afterwards, and every row is there.
+$node->safe_psql('postgres', 'CREATE DATABASE data_only');
+$node->safe_psql('data_only', 'CREATE EXTENSION holdfast');
+$node->command_ok([ 'pg_dump', '-Fc', '-d', $node->connstr('attacked'), '-f', $node->basedir . '/attacked.dump' ], 'dumped');
+$node->safe_psql('data_only', "SELECT holdfast.make_partition(d::date) FROM generate_series(now() - interval '3 days', now() + interval '9 days', '1 day') d");
+$node->command_ok([ 'pg_restore', '--exit-on-error', '--data-only', '--disable-triggers', '--schema=holdfast', '-d', $node->connstr('data_only'), $node->basedir . '/attacked.dump' ],
+	'restored: data only, triggers disabled');
+is($node->safe_psql('data_only', q(SELECT count(*) FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid WHERE c.relnamespace = 'holdfast'::regnamespace AND NOT t.tgisinternal AND t.tgenabled <> 'A')), '0',
+	'every trigger is ALWAYS again');
+is($node->safe_psql('data_only', 'SELECT count(*) FROM holdfast.event_all'), super('SELECT count(*) FROM holdfast.event_all'), 'every event is there');
+is($node->safe_psql('data_only', q(SELECT count(*) FROM holdfast.verify())), '0', 'verify() reports nothing');
+
+$node->safe_psql('postgres', 'ALTER ROLE evidence_owner NOSUPERUSER');
+
+# The evidence goes: the server's log tells of it.
+my $log = -s $node->logfile;
+my (undef, undef, $gone) = owner('DROP EXTENSION holdfast CASCADE');
+is($gone !~ /ERROR/, 1, 'DROP EXTENSION works for the owner');
+like(slurp_file($node->logfile, $log), qr/holdfast: evidence is dropped by DROP EXTENSION of "holdfast", by role "evidence_owner"/, 'and is in the server log');
+(undef, undef, $stderr) = owner('CREATE TABLE public.after (a integer); DROP TABLE public.after');
+is($stderr, '', 'afterwards DDL goes on as if nothing had been');
+unlike(slurp_file($node->logfile), qr/terminated by signal/, 'no process crashed');
+
+$node->stop;
+done_testing();
