@@ -4,7 +4,7 @@
  * A worker with the bug of the incident, on its own table with uuid ids:
  * what observe records, correct puts right and enforce refuses.
  */
-SELECT plan(57);
+SELECT plan(59);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 SELECT holdfast.define_retry_policy('careful', '1 s', 2, '300 s', '1 s', '1 s') \g /dev/null
@@ -106,6 +106,13 @@ UPDATE own.jobs SET status = 'pending', attempts = attempts - 1;
 SELECT results_eq($$SELECT outcome FROM pg_temp.seen WHERE started_at = pg_temp.clock()$$, $$VALUES ('released')$$, 'a count taken back is a release');
 SELECT is((SELECT run_after FROM own.jobs) <= pg_temp.clock(), true, 'which may be due at once');
 
+UPDATE own.jobs SET status = 'running' WHERE status = 'pending';
+UPDATE own.jobs SET status = 'pending', attempts = attempts + 1;
+UPDATE own.jobs SET run_after = '2030-01-01 00:50:00+00';
+SELECT pg_temp.at('00:45:00') \g /dev/null
+UPDATE own.jobs SET status = 'running';
+SELECT is((SELECT status FROM own.jobs), 'pending', 'G9: a run_after that was made later by hand holds too');
+
 -- enforce
 
 DELETE FROM own.jobs;
@@ -192,7 +199,11 @@ SELECT holdfast.unwatch('own.whole') \g /dev/null
 SELECT is((SELECT string_agg(source, ',') FROM holdfast.watched), 'own.jobs', 'unwatch() ends it');
 SELECT is((SELECT count(*) FROM pg_trigger WHERE tgrelid = 'own.whole'::regclass), 0::bigint, 'and takes its triggers away');
 SELECT is((SELECT count(*) > 0 FROM holdfast.attempt WHERE source = 'own.whole'), true, 'the evidence stays');
-SELECT is(holdfast.unwatch_all(), 1::bigint, 'unwatch_all() ends every watch');
+SELECT pg_temp.at('23:00:00') \g /dev/null
+SELECT holdfast.watch('own.whole', '{"id": "id", "status": "state", "attempt_number": "attempt", "idempotency_key": "key"}') \g /dev/null
+INSERT INTO own.whole (id, state, attempt, key) VALUES (42, 'running', 1, 'other');
+SELECT is_empty($$SELECT FROM pg_temp.broke WHERE at = pg_temp.clock()$$, 'a new watch judges by its own evidence alone');
+SELECT is(holdfast.unwatch_all(), 2::bigint, 'unwatch_all() ends every watch');
 SELECT is_empty('SELECT FROM holdfast.watched', 'none is left');
 
 SELECT * FROM finish();

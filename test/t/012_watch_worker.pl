@@ -74,4 +74,10 @@ is(sql("$now SELECT count(*) FROM p"), 0, 'G3: no second attempt');
 sql(q(UPDATE jobs SET status = 'done'));
 is(sql("$now SELECT count(*) FROM j WHERE outcome = 'succeeded'"), JOBS, 'enforce: what breaks nothing is recorded as ever');
 
+# deleted in one transaction, entered again in another: a success, and another row of that id
+sql(q(DELETE FROM jobs; INSERT INTO jobs (id) VALUES ('d0000000-0000-4000-8000-000000000001'); UPDATE jobs SET status = 'running'));
+sql(q(DELETE FROM jobs));
+sql(q(INSERT INTO jobs (id) VALUES ('d0000000-0000-4000-8000-000000000001')));
+is(sql("$now SELECT outcome FROM j"), 'succeeded', 'a row that is entered again later does not take its deletion back');
+
 done_testing();
