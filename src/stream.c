@@ -380,7 +380,9 @@ hf_stream_excuses(HfCall *call, HfRow *job)
 	bool		excused = false;
 	TimestampTz until;
 
-	if (find_stream(row, hf_int32(job, JOB_QUEUE), hf_text(job, JOB_STREAM)) && !hf_is_null(row, STREAM_OPENED_AT))
+	/* one whose time was up before its stream began to hold it has lost nothing by that */
+	if (find_stream(row, hf_int32(job, JOB_QUEUE), hf_text(job, JOB_STREAM)) && !hf_is_null(row, STREAM_OPENED_AT) &&
+		hf_time(job, JOB_GIVE_UP_AT) > held_since(row, job))
 	{
 		if (holds_back(call, row, hf_int64(job, JOB_ID), &until))
 		{

@@ -145,7 +145,8 @@ BEGIN
 		  AND ($8 IS NULL OR r.job_id = $8)),
 	attempt AS (
 		SELECT e.job_id::text AS job, e.attempt_number AS attempt, e.idempotency_key::text AS key, e.lease_id::text AS lease,
-			   min(e.event_id) AS place, min(e.at) FILTER (WHERE e.kind = 'action_attempt_started') AS started_at,
+			   min(e.event_id) FILTER (WHERE e.kind = 'action_attempt_started') AS place,
+			   min(e.at) FILTER (WHERE e.kind = 'action_attempt_started') AS started_at,
 			   min(e.at) FILTER (WHERE e.worker_result IS NOT NULL AND e.kind NOT IN
 				   ('action_attempt_lost', 'action_stale_report', 'action_duplicate_report') AND e.worker_result <> 'not_landed') AS reported_at,
 			   max(e.at) FILTER (WHERE e.worker_result IS NOT NULL AND e.kind <> 'action_attempt_lost') AS last_report_at,
@@ -166,7 +167,7 @@ BEGIN
 		FROM attempt a WHERE a.started_at IS NOT NULL
 		WINDOW by_job AS (PARTITION BY a.job ORDER BY a.started_at, a.place)),
 	start AS (
-		SELECT b.job, b.attempt, b.started_at, concat_ws(', ',
+		SELECT b.job, b.place, concat_ws(', ',
 				   o.mark,
 				   CASE WHEN b.started_at < b.not_before THEN 'EARLY by ' || holdfast.span(b.started_at, b.not_before) END,
 				   CASE WHEN o.mark IS NULL THEN 'gap ' || holdfast.span(b.closed_before, b.started_at) END) AS mark
@@ -205,7 +206,7 @@ BEGIN
 			   r.side_effect_state, CASE WHEN r.finished_at >= r.lease_expires_at THEN 'LATE' END
 		FROM record r WHERE r.finished_at IS NOT NULL
 	) l
-	LEFT JOIN start s ON s.job = l.job AND s.attempt IS NOT DISTINCT FROM l.attempt AND l.what LIKE 'started%' AND s.started_at = l.precise
+	LEFT JOIN start s ON s.job = l.job AND s.place = l.place AND l.what LIKE 'started%'
 	ORDER BY l.precise, l.rank, l.place;
 END
 $$;

@@ -1,7 +1,7 @@
 \i test/setup.sql
 \i test/tools.sql
 -- Streams: the breaker counts jobs that ended, parks what waits, and ends nothing early.
-SELECT plan(118);
+SELECT plan(120);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 SELECT holdfast.define_retry_policy('p', '10 s', backoff_rate => 1, jitter_window => '0', min_delay => '1 s', max_attempts => 3,
@@ -204,6 +204,18 @@ SELECT results_eq($$SELECT status, run_after - pg_temp.clock(), give_up_at - pg_
 SELECT pg_temp.later('20 s') \g /dev/null
 SELECT count(*) FROM holdfast.maintain() \g /dev/null
 SELECT is((SELECT reason FROM pg_temp.dead_job WHERE subject = 'o4'), 'deadline', 'G4: and its own twenty seconds end it');
+
+-- a job whose time was up before its stream opened
+
+SELECT holdfast.resume_stream('loop', 'a') \g /dev/null
+SELECT outcome FROM holdfast.enqueue('loop', 'act', 'e1', stream => 'a', give_up_at => pg_temp.clock() + interval '1 s') \g /dev/null
+SELECT holdfast.enqueue('loop', 'act', n, stream => 'a', priority => -1) FROM unnest('{e2,e3}'::text[]) n \g /dev/null
+SELECT count(*) FROM holdfast.claim('loop', 'w', 2) \g /dev/null
+SELECT pg_temp.later('2 s') \g /dev/null
+SELECT holdfast.fail(job_id, lease_id, 'ValidationError', side_effect => 'none') FROM pg_temp.job WHERE subject IN ('e2', 'e3') \g /dev/null
+SELECT is(pg_temp.breaker('a'), 'open 2 of 2', 'the stream opens a second after a job''s give_up_at, which nobody has noticed');
+SELECT count(*) FROM holdfast.maintain() \g /dev/null
+SELECT is((SELECT reason FROM pg_temp.dead_job WHERE subject = 'e1'), 'deadline', 'G4: it ends by its own deadline, and is not held');
 
 -- a trial whose job is cancelled, or lost
 

@@ -1,7 +1,7 @@
 \i test/setup.sql
 \i test/tools.sql
 -- The history of a subject, a job, a key, a correlation id, as it is read in psql.
-SELECT plan(37);
+SELECT plan(38);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 SELECT holdfast.define_retry_policy('demo', '1 s', jitter_window => '0', min_delay => '500 ms', reconcile_delay => '1 s') \g /dev/null
@@ -112,6 +112,9 @@ SELECT results_eq($$SELECT * FROM pg_temp.lines('''loop-1''')$$, $$VALUES
 	('15:01.000 | loops/b | 1 | r3 | succeeded | 1 s')$$, 'an imported log reads the same way; both figures of the timeout are there');
 SELECT is(pg_temp.digest(call), pg_temp.digest($$'loop-1'$$), 'the same by ' || call) FROM unnest(ARRAY[
 	$$correlation_id => 'c'$$, $$'loop-1', 'review'$$, $$until => '2030-01-01'$$]) AS call;
+SELECT holdfast.import_attempts('twice', jsonb_build_array(r, r)) FROM (VALUES ('{"job_id": "c", "subject": "twice", "action_key": "review", "attempt_number": 1,
+	"lease_id": "L", "started_at": "2029-12-31 11:00:00+00", "finished_at": "2029-12-31 11:00:01+00", "outcome": "failed", "exception_class": "E"}'::jsonb)) v (r) \g /dev/null
+SELECT is((SELECT string_agg(what, ', ') FROM holdfast.timeline('twice')), 'started, started, failed: E, failed: E', 'what a log says twice is said twice, and no more');
 SELECT is((SELECT count(*) FROM pg_temp.lines($$source_job => 'b'$$)), 2::bigint, 'a job of elsewhere by its id there');
 SELECT is((SELECT count(*) FROM pg_temp.lines($$idempotency_key => '00000000-0000-0000-0000-000000000000'$$)), 0::bigint, 'a key that is no uuid is not asked for');
 
