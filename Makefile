@@ -3,6 +3,7 @@
 #	make && sudo make install			PG_CONFIG=... picks the server
 #	make test [ONLY="name ..."]			install what is missing, build, install, run every test
 #	make expected [ONLY="name ..."]		write expected/ from what the tests print
+#	make matrix [MAJORS="17 18"]		the tests on PostgreSQL 15, 17 and 18 (scripts/matrix)
 #	make demo
 #	make bench [CASE="name ..."]			measure, beside its peers; QUICK=1: in five minutes
 #	make installcheck					the tests, on a running server
@@ -42,7 +43,7 @@ PROVE_TESTS    := $(sort $(wildcard test/t/*.pl))
 TAP_TESTS      := $(PROVE_TESTS)
 
 # The goals that begin before there is a server to build for.
-SCRIPTED = test expected demo bench
+SCRIPTED = test expected matrix demo bench
 
 ifneq ($(filter-out $(SCRIPTED),$(or $(MAKECMDGOALS),all)),)
 PG_CONFIG ?= pg_config
@@ -61,5 +62,7 @@ test demo:
 	@scripts/$@ $(ONLY)
 expected:
 	@scripts/test --accept $(ONLY)
+matrix:
+	@scripts/matrix $(MAJORS)
 bench:
 	@scripts/bench $(CASE)
