@@ -22,7 +22,7 @@ CREATE VIEW holdfast.kind_privilege AS
 		   heartbeat,assert_lease,validate_lease,reconcile,ledger_transition,effects,outcome,next_wakeup}'),
 		('{reader,operator}', 'function',
 		 '{metrics,explain,timeline,is_granted,events_of,event_line,report_html,html_text,recoverable,span,how_long,error_summary,latest_events,budget,clock,
-		   pairs,pair_because,backoff_window,normalized_message,error_digest,policy_figure,class_disposition,budget_end,span_start,span_end}'),
+		   pairs,pair_because,backoff_window,normalized_message,error_digest,policy_figure,class_disposition,budget_end,span_start,span_end,verdicts}'),
 		('{reader,operator}', 'view',
 		 '{attempt,attempt_elsewhere,fingerprint,attempt_pair,span_pair,failure_pair,same_action_same_error_within_backoff_window,
 		   lease_overlap,stop_reason,timeout_finding,failure_pattern,ps}'),

@@ -90,7 +90,7 @@ CREATE VIEW holdfast.foreign_attempt AS
 	FROM holdfast.attempt_record r;
 COMMENT ON VIEW holdfast.foreign_attempt IS 'internal: the attempts of watched tables and imported ones, whosoever asks';
 
-CREATE VIEW holdfast.attempt WITH (security_barrier) AS
+CREATE VIEW holdfast.own_attempt WITH (security_barrier) AS
 	SELECT 'native'::text COLLATE "C" AS source,
 		   a.job_id::text COLLATE "C" AS job_id,
 		   q.queue_name AS queue,
@@ -112,7 +112,11 @@ CREATE VIEW holdfast.attempt WITH (security_barrier) AS
 	FROM holdfast.native_attempt a
 	LEFT JOIN holdfast.queue q ON q.queue_id = a.queue
 	WHERE (SELECT holdfast.is_granted(0, 'reader'))
-	   OR a.queue IN (SELECT g.queue_id FROM holdfast.queue g WHERE holdfast.is_granted(g.queue_id, 'reader'))
+	   OR a.queue IN (SELECT g.queue_id FROM holdfast.queue g WHERE holdfast.is_granted(g.queue_id, 'reader'));
+COMMENT ON VIEW holdfast.own_attempt IS 'internal: the native attempts of the queues granted to the caller';
+
+CREATE VIEW holdfast.attempt WITH (security_barrier) AS
+	SELECT o.* FROM holdfast.own_attempt o
 	UNION ALL
 	SELECT f.* FROM holdfast.foreign_attempt f
 	WHERE (SELECT holdfast.is_granted(0, 'reader'));		-- no queue has the number 0: for the owner

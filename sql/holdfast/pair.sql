@@ -149,3 +149,26 @@ CREATE VIEW holdfast.failure_pattern WITH (security_barrier) AS
 COMMENT ON VIEW holdfast.failure_pattern IS
 	'which failures keep coming, per action, class and normalized message: how many subjects and jobs, their pairs by verdict, the '
 	'time that workers lost; from holdfast.span_since to holdfast.span_until, or in the last day';
+
+CREATE TYPE holdfast.verdict_count AS (
+	source				text,
+	queue				text,
+	action_key			text,
+	verdict				text,
+	pairs				bigint
+);
+COMMENT ON TYPE holdfast.verdict_count IS 'how many pairs of an action have a verdict';
+
+-- With settings that a view cannot have: memory to sort a day in, and no JIT, which would take longer than the query.
+CREATE FUNCTION holdfast.verdicts(since timestamptz, until timestamptz) RETURNS SETOF holdfast.verdict_count
+LANGUAGE plpgsql ROWS 100 SET search_path = pg_catalog, pg_temp SET work_mem = '256MB' SET jit = off
+SET holdfast.span_since = '' SET holdfast.span_until = '' AS $$
+BEGIN
+	PERFORM set_config('holdfast.span_since', verdicts.since::text, true), set_config('holdfast.span_until', verdicts.until::text, true);
+	RETURN QUERY
+		SELECT p.source, p.queue, p.action_key, p.verdict, count(*) FROM holdfast.span_pair p
+		GROUP BY p.source, p.queue, p.action_key, p.verdict ORDER BY p.source, p.queue, p.action_key, p.verdict;
+END
+$$;
+COMMENT ON FUNCTION holdfast.verdicts(timestamptz, timestamptz) IS
+	'the pairs whose second attempt began in the span, counted by source, queue, action and verdict; for readers';

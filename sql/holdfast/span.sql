@@ -10,52 +10,59 @@ COMMENT ON FUNCTION holdfast.span_end() IS 'where span_pair and failure_pattern 
 
 /*
  * The earlier records that the rules need for the records of a span, by
- * index: those of its jobs; of each key the latest, and the latest of another
- * job; and of each subject and action the latest three that may be in the
- * pair window.  The names are sorted first, so that an index is gone through
- * once rather than hit at random.
+ * index: those of its jobs; of each key the latest, and, if its job goes on in
+ * the span, the latest of another job; and of each subject and action the
+ * latest that reaches into the pair window.  The names are sorted first, so
+ * that an index is gone through once rather than hit at random; OFFSET 0 keeps
+ * the planner from reading all of the history instead.
  */
 CREATE VIEW holdfast.span_context AS
+	WITH seen AS MATERIALIZED (
+		SELECT r.job_id, r.source, r.subject, r.action_key, r.idempotency_key FROM holdfast.attempt_record r
+		WHERE r.started_at >= holdfast.span_start() AND r.started_at < holdfast.span_end())
 	SELECT o.record_id
-	FROM (SELECT DISTINCT r.job_id, r.source FROM holdfast.attempt_record r
-		  WHERE r.started_at >= holdfast.span_start() AND r.started_at < holdfast.span_end() ORDER BY r.job_id, r.source) k
+	FROM (SELECT DISTINCT s.job_id, s.source FROM seen s ORDER BY s.job_id, s.source) k
 	CROSS JOIN LATERAL (SELECT x.record_id FROM holdfast.attempt_record x
 						WHERE x.job_id = k.job_id AND x.source = k.source AND x.started_at < holdfast.span_start() OFFSET 0) o
 	UNION
 	SELECT o.record_id
-	FROM (SELECT DISTINCT r.idempotency_key, r.source, r.subject, r.action_key FROM holdfast.attempt_record r
-		  WHERE r.started_at >= holdfast.span_start() AND r.started_at < holdfast.span_end() AND r.idempotency_key IS NOT NULL
-		  ORDER BY r.idempotency_key, r.source, r.subject, r.action_key) k
+	FROM (SELECT DISTINCT s.idempotency_key, s.source, s.subject, s.action_key FROM seen s WHERE s.idempotency_key IS NOT NULL
+		  ORDER BY s.idempotency_key, s.source, s.subject, s.action_key) k
 	CROSS JOIN LATERAL (
 		SELECT x.record_id, x.job_id FROM holdfast.attempt_record x
 		WHERE x.idempotency_key = k.idempotency_key AND x.started_at < holdfast.span_start()
 		  AND x.source = k.source AND x.subject = k.subject AND x.action_key = k.action_key
-		ORDER BY x.started_at DESC, x.attempt_number DESC, x.record_id DESC LIMIT 1) a
+		ORDER BY x.started_at DESC FETCH FIRST ROW WITH TIES) a
 	CROSS JOIN LATERAL (
 		SELECT a.record_id
 		UNION ALL
 		(SELECT x.record_id FROM holdfast.attempt_record x
 		 WHERE x.idempotency_key = k.idempotency_key AND x.started_at < holdfast.span_start()
 		   AND x.source = k.source AND x.subject = k.subject AND x.action_key = k.action_key AND x.job_id <> a.job_id
-		 ORDER BY x.started_at DESC, x.attempt_number DESC, x.record_id DESC LIMIT 1)) o
+		   AND EXISTS (SELECT FROM holdfast.attempt_record y WHERE y.job_id = a.job_id AND y.source = k.source
+					   AND y.started_at >= holdfast.span_start() AND y.started_at < holdfast.span_end())
+		 ORDER BY x.started_at DESC FETCH FIRST ROW WITH TIES)) o
 	UNION
 	SELECT o.record_id
-	FROM (SELECT DISTINCT r.subject, r.action_key, r.source FROM holdfast.attempt_record r
-		  WHERE r.started_at >= holdfast.span_start() AND r.started_at < holdfast.span_end() ORDER BY r.subject, r.action_key, r.source) k
+	FROM (SELECT DISTINCT s.subject, s.action_key, s.source FROM seen s ORDER BY s.subject, s.action_key, s.source) k
+	CROSS JOIN (SELECT current_setting('holdfast.pair_window')::interval AS pair_window) w
 	CROSS JOIN LATERAL (
-		SELECT x.record_id FROM holdfast.attempt_record x
+		SELECT x.arrival AS record_id FROM holdfast.foreign_attempt x
 		WHERE x.subject = k.subject AND x.action_key = k.action_key AND x.source = k.source AND x.started_at < holdfast.span_start()
-		  AND x.started_at >= holdfast.span_start() - interval '1 day' - current_setting('holdfast.pair_window')::interval
-		ORDER BY x.started_at DESC FETCH FIRST 3 ROWS WITH TIES) o;
+		  AND x.started_at >= holdfast.span_start() - interval '1 day' - w.pair_window
+		  AND coalesce(x.ended_at, x.started_at) >= holdfast.span_start() - w.pair_window
+		ORDER BY x.started_at DESC FETCH FIRST ROW WITH TIES) o;
 COMMENT ON VIEW holdfast.span_context IS 'internal: the records before the span that pairs of the span may need';
 
 CREATE VIEW holdfast.span_attempt AS
 	SELECT f.*, true AS wanted FROM holdfast.foreign_attempt f
 	WHERE f.started_at >= holdfast.span_start() AND f.started_at < holdfast.span_end() AND (SELECT holdfast.is_granted(0, 'reader'))
 	UNION ALL
-	SELECT f.*, false FROM holdfast.span_context c JOIN holdfast.foreign_attempt f ON f.arrival = c.record_id
+	SELECT f.*, false
+	FROM (SELECT x.record_id FROM holdfast.span_context x ORDER BY x.record_id) c
+	CROSS JOIN LATERAL (SELECT r.* FROM holdfast.foreign_attempt r WHERE r.arrival = c.record_id OFFSET 0) f
 	WHERE (SELECT holdfast.is_granted(0, 'reader'))
 	UNION ALL
-	SELECT n.*, n.started_at >= holdfast.span_start() FROM holdfast.attempt n
-	WHERE n.source = 'native' AND n.started_at >= holdfast.span_start() - interval '7 days' AND n.started_at < holdfast.span_end();
+	SELECT n.*, n.started_at >= holdfast.span_start() FROM holdfast.own_attempt n
+	WHERE n.started_at >= holdfast.span_start() - interval '7 days' AND n.started_at < holdfast.span_end();
 COMMENT ON VIEW holdfast.span_attempt IS 'internal: the attempts of the span, and, not wanted themselves, the earlier ones they may be paired with';

@@ -44,7 +44,7 @@ $$;
 \set pure 'intent_key key_of effect_key backoff_delay jitter_ms job_seed version'
 \set producer 'enqueue enqueue_batch outcome'
 \set worker 'claim claim_any complete_and_claim complete complete_batch fail schedule_retry snooze release heartbeat assert_lease validate_lease reconcile ledger_transition effects outcome next_wakeup'
-\set reader 'metrics explain timeline is_granted events_of event_line report_html html_text recoverable span how_long error_summary latest_events budget clock pairs pair_because backoff_window normalized_message error_digest policy_figure class_disposition budget_end span_start span_end attempt attempt_elsewhere fingerprint attempt_pair span_pair failure_pair same_action_same_error_within_backoff_window lease_overlap stop_reason timeout_finding failure_pattern ps'
+\set reader 'metrics explain timeline is_granted events_of event_line report_html html_text recoverable span how_long error_summary latest_events budget clock pairs pair_because backoff_window normalized_message error_digest policy_figure class_disposition budget_end span_start span_end verdicts attempt attempt_elsewhere fingerprint attempt_pair span_pair failure_pair same_action_same_error_within_backoff_window lease_overlap stop_reason timeout_finding failure_pattern ps'
 \set operator 'cancel redrive redrive_queue settle_unknown pause_queue resume_queue purge_queue resume_stream'
 
 CREATE ROLE regress_holdfast_producer;

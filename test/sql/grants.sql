@@ -50,7 +50,7 @@ CREATE TEMPORARY TABLE allowed AS
 		('{producer,worker,reader,operator}'::text[], '{intent_key,key_of,effect_key,backoff_delay,jitter_ms,job_seed,version}'::text[]),
 		('{producer}', '{enqueue,enqueue_batch,outcome}'),
 		('{worker}', '{claim,claim_any,complete_and_claim,complete,complete_batch,fail,schedule_retry,snooze,release,heartbeat,assert_lease,validate_lease,reconcile,ledger_transition,effects,outcome,next_wakeup}'),
-		('{reader,operator}', '{metrics,explain,timeline,is_granted,events_of,event_line,report_html,html_text,recoverable,span,how_long,error_summary,latest_events,budget,clock,pairs,pair_because,backoff_window,normalized_message,error_digest,policy_figure,class_disposition,budget_end,span_start,span_end}'),
+		('{reader,operator}', '{metrics,explain,timeline,is_granted,events_of,event_line,report_html,html_text,recoverable,span,how_long,error_summary,latest_events,budget,clock,pairs,pair_because,backoff_window,normalized_message,error_digest,policy_figure,class_disposition,budget_end,span_start,span_end,verdicts}'),
 		('{operator}', '{cancel,redrive,redrive_queue,settle_unknown,pause_queue,resume_queue,purge_queue,resume_stream}')) AS v (kinds, names),
 		unnest(v.kinds) AS k (kind), unnest(v.names) AS f (name)
 	WHERE EXISTS (SELECT FROM pg_proc p WHERE p.pronamespace = 'holdfast'::regnamespace AND p.proname = f.name);
@@ -168,7 +168,7 @@ CREATE TEMPORARY TABLE writing AS SELECT v.name, replace(replace(replace(call, '
 	('redrive', 'redrive(@id, ''r'')'), ('redrive_queue', 'redrive_queue(''a'', ''r'')'), ('settle_unknown', 'settle_unknown(@key, ''landed'', ''{}'', ''r'')'), ('purge_queue', 'purge_queue(''a'')'),
 	('pause_queue', 'pause_queue(''a'')'), ('resume_queue', 'resume_queue(''a'')'), ('resume_stream', 'resume_stream(''a'', ''loop'')')) AS v (name, call), scene s WHERE s.name = 'read only';
 SELECT is_empty($$SELECT name FROM allowed WHERE name NOT IN (SELECT name FROM writing) AND name NOT IN ('intent_key', 'key_of', 'effect_key', 'backoff_delay', 'jitter_ms', 'job_seed', 'version',
-	'outcome', 'validate_lease', 'effects', 'next_wakeup', 'metrics', 'explain', 'timeline', 'is_granted', 'events_of', 'event_line', 'report_html', 'html_text', 'recoverable', 'span', 'how_long', 'error_summary', 'latest_events', 'budget', 'clock', 'pairs', 'pair_because', 'backoff_window', 'normalized_message', 'error_digest', 'policy_figure', 'class_disposition', 'budget_end', 'span_start', 'span_end')$$, 'the list of writing functions is complete');
+	'outcome', 'validate_lease', 'effects', 'next_wakeup', 'metrics', 'explain', 'timeline', 'is_granted', 'events_of', 'event_line', 'report_html', 'html_text', 'recoverable', 'span', 'how_long', 'error_summary', 'latest_events', 'budget', 'clock', 'pairs', 'pair_because', 'backoff_window', 'normalized_message', 'error_digest', 'policy_figure', 'class_disposition', 'budget_end', 'span_start', 'span_end', 'verdicts')$$, 'the list of writing functions is complete');
 SAVEPOINT s;
 SET TRANSACTION READ ONLY;
 SELECT coalesce(string_agg(name || ' ' || answer, ', '), '') AS writing

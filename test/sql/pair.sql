@@ -1,7 +1,7 @@
 \i test/setup.sql
 \i test/tools.sql
 -- Pairs of attempts and their verdicts: what holdfast did itself, the incident's logs, and how an answer is found.
-SELECT plan(55);
+SELECT plan(56);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 SELECT holdfast.define_retry_policy('plain', '10 s', 2, '1 h', '0 s', '5 s', 4), holdfast.define_retry_policy('quick', '1 s', 1, '1 h', '0 s', '5 s', 4) \g /dev/null
@@ -149,6 +149,7 @@ SELECT results_eq($$SELECT exception_class COLLATE "default", normalized_message
 	$$VALUES ('Boom', 'after # s', 8::bigint, 3::bigint, 4::bigint, '{"legitimate_delayed_retry": 2, "retry_without_backoff": 2, "duplicate_side_effect_risk": 4}'::jsonb, '2 min'::interval, '2029-06-03 00:01:00+00'::timestamptz, '2029-06-03 18:02:00+00'::timestamptz)$$,
 	'what keeps failing: how often, for how many, its pairs by verdict, and the time it cost');
 RESET holdfast.span_since;
+SELECT results_eq($$SELECT action_key COLLATE "default", verdict COLLATE "default", pairs FROM holdfast.verdicts('2029-06-03 00:00+00', '2029-06-04 00:00+00') WHERE source = 'spans'$$, $$VALUES ('send', 'duplicate_side_effect_risk', 4::bigint), ('send', 'legitimate_delayed_retry', 4), ('send', 'retry_without_backoff', 4)$$, 'the verdicts of a span, counted');
 RESET holdfast.span_until;
 SELECT is((SELECT count(*) FROM holdfast.failure_pattern WHERE source = 'spans'), 0::bigint, 'by itself the last day');
 SELECT is((SELECT count(*) > 0 FROM holdfast.failure_pattern WHERE source = 'native'), true, 'of native attempts, too');
