@@ -31,7 +31,7 @@
 
 #include "catalog/pg_type_d.h"
 #include "common/hashfn.h"
-#include "lib/stringinfo.h"
+#include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
@@ -623,6 +623,7 @@ holdfast_pairs(PG_FUNCTION_ARGS)
 	{
 		Attempt    *a = b->job->open[i];
 
+		CHECK_FOR_INTERRUPTS();
 		if (TIME(a, P_ENDED_AT) <= TIME(b, P_STARTED_AT))
 		{
 			release(a);			/* over, for all that start later */
