@@ -186,6 +186,24 @@ corrected(HfChange *c, TriggerData *trigger, uint32 found, MemoryContext cxt)
 }
 
 /*
+ * Whether mode correct may have anything to do with the change, as far as the
+ * row alone shows: a first claim, or a requeue with a delay, need not be judged
+ * before it is stored.
+ */
+static bool
+may_correct(HfChange *c)
+{
+	TimestampTz run_after;
+	int32		count;
+
+	if (c->begins)
+		return c->w->fields[MAP_ATTEMPT_NUMBER].att == 0 ||
+			!hf_watch_int(c->w, MAP_ATTEMPT_NUMBER, c->old, &count) || count != 0 ||
+			(hf_watch_time(c->w, MAP_RUN_AFTER, c->old, &run_after) && run_after > hf_clock_now());
+	return c->requeued && (!hf_watch_time(c->w, MAP_RUN_AFTER, c->new, &run_after) || run_after <= hf_clock_now());
+}
+
+/*
  * Trigger, in the modes correct and enforce: a requeue gets its delay, a
  * retry before its time finds no row; or both are refused.
  */
@@ -200,7 +218,8 @@ holdfast_watch_before(PG_FUNCTION_ARGS)
 	MemoryContext cxt = CurrentMemoryContext;
 	uint32		found;
 
-	if (c.w == NULL || c.w->mode == HF_OBSERVE || !TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) || !hf_change_classify(&c))
+	if (c.w == NULL || c.w->mode == HF_OBSERVE || !TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) || !hf_change_classify(&c) ||
+		(c.w->mode == HF_CORRECT && !may_correct(&c)))
 		return PointerGetDatum(result);
 
 	hf_begin(&call, "watch_before", true);

@@ -5,7 +5,8 @@ SELECT pg_catalog.pg_extension_config_dump('holdfast.record_id_seq', '');
 
 /*
  * No index is on a column that the end of an attempt changes, so that a
- * watched table's second write of a record stays HOT.
+ * watched table's second write of a record stays HOT.  There is room for it
+ * on the page even where one statement ends many attempts.
  */
 CREATE TABLE holdfast.attempt_record (
 	record_id			bigint		NOT NULL DEFAULT pg_catalog.nextval('holdfast.record_id_seq'),
@@ -50,7 +51,7 @@ CREATE TABLE holdfast.attempt_record (
 	counted_at_claim	boolean,
 	CHECK ((digest IS NULL) = (rank IS NULL)),
 	PRIMARY KEY (record_id)
-) WITH (fillfactor = 80);
+) WITH (fillfactor = 45);
 COMMENT ON TABLE holdfast.attempt_record IS 'attempts of watched tables, written by their triggers, and imported ones; ids as text';
 COMMENT ON COLUMN holdfast.attempt_record.record_id IS 'the order of arrival, which decides where nothing else does';
 COMMENT ON COLUMN holdfast.attempt_record.source IS 'a watched table, or the name that an import gave its log';
