@@ -53,6 +53,10 @@ BEGIN
 		SELECT b.n, a.n, b.n - a.n FROM (SELECT count(*) AS n FROM batch) b, (SELECT count(*) AS n FROM added) a
 		$q$, import_records.records, columns)
 		INTO result USING import_records.attempts, import_records.source, holdfast.clock();
+	-- the questions come next, and autovacuum's worker later
+	IF result.added >= 10000 THEN
+		ANALYZE holdfast.attempt_record;
+	END IF;
 	RETURN result;
 END
 $$;

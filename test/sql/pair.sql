@@ -1,7 +1,7 @@
 \i test/setup.sql
 \i test/tools.sql
 -- Pairs of attempts and their verdicts: what holdfast did itself, the incident's logs, and how an answer is found.
-SELECT plan(58);
+SELECT plan(59);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 SELECT holdfast.define_retry_policy('plain', '10 s', 2, '1 h', '0 s', '5 s', 4), holdfast.define_retry_policy('quick', '1 s', 1, '1 h', '0 s', '5 s', 4) \g /dev/null
@@ -144,6 +144,9 @@ SELECT holdfast.import_attempts('spans', (SELECT jsonb_agg(jsonb_build_object('j
 	'started_at', '2029-06-01 00:00:00+00'::timestamptz + n * interval '6 h' + a * interval '1 min', 'finished_at', '2029-06-01 00:00:00+00'::timestamptz + n * interval '6 h' + a * interval '1 min 10 s',
 	'outcome', CASE a WHEN 3 THEN 'succeeded' ELSE 'failed' END, 'exception_class', CASE a WHEN 3 THEN NULL ELSE 'Boom' END, 'message', CASE a WHEN 3 THEN NULL ELSE 'after ' || n || ' s' END,
 	'next_not_before', CASE n % 2 WHEN 0 THEN '2029-06-01 00:00:00+00'::timestamptz + n * interval '6 h' + (a + 1) * interval '1 min' END, 'delay_ms', 50000) ORDER BY n, a) FROM generate_series(0, 39) n, generate_series(1, 3) a)) \g /dev/null
+SET LOCAL holdfast.span_since = '2029-12-31 00:00:00+00';
+SET LOCAL holdfast.span_until = '2030-01-02 00:00:00+00';
+SELECT bag_eq($$SELECT * FROM holdfast.span_pair WHERE source = 'native'$$, $$SELECT * FROM holdfast.attempt_pair WHERE source = 'native'$$, 'the pairs of a span, native');
 SET LOCAL holdfast.span_since = '2029-06-03 00:00:00+00';
 SET LOCAL holdfast.span_until = '2029-06-04 00:00:00+00';
 SELECT bag_eq($$SELECT * FROM holdfast.span_pair WHERE source = 'spans'$$, $$SELECT * FROM holdfast.attempt_pair WHERE source = 'spans' AND started_at_b >= '2029-06-03' AND started_at_b < '2029-06-04'$$, 'the pairs of a span are the pairs whose second attempt began in it');
