@@ -141,6 +141,7 @@ BEGIN
 	FROM (SELECT v.queue, v.at, v.kind FROM holdfast.event v WHERE v.at >= since AND v.at < upto
 		  UNION ALL
 		  SELECT o.queue, o.at, o.kind FROM holdfast.event_overflow o WHERE o.at >= since AND o.at < upto) e
+	WHERE e.queue > 0		-- others are of watched tables
 	GROUP BY 1, 2
 	ON CONFLICT (queue, hour) DO UPDATE SET started = excluded.started, succeeded = excluded.succeeded,
 		failed = excluded.failed, lost = excluded.lost, snoozed = excluded.snoozed, released = excluded.released,

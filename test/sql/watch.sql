@@ -4,7 +4,7 @@
  * A worker with the bug of the incident, on its own table with uuid ids:
  * what observe records, correct puts right and enforce refuses.
  */
-SELECT plan(59);
+SELECT plan(60);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 SELECT holdfast.define_retry_policy('careful', '1 s', 2, '300 s', '1 s', '1 s') \g /dev/null
@@ -203,6 +203,8 @@ SELECT pg_temp.at('23:00:00') \g /dev/null
 SELECT holdfast.watch('own.whole', '{"id": "id", "status": "state", "attempt_number": "attempt", "idempotency_key": "key"}') \g /dev/null
 INSERT INTO own.whole (id, state, attempt, key) VALUES (42, 'running', 1, 'other');
 SELECT is_empty($$SELECT FROM pg_temp.broke WHERE at = pg_temp.clock()$$, 'a new watch judges by its own evidence alone');
+SELECT task FROM holdfast.maintain() \g /dev/null
+SELECT is_empty('SELECT FROM holdfast.queue_hour WHERE queue < 0', 'its violations are no queue''s figures');
 SELECT is(holdfast.unwatch_all(), 2::bigint, 'unwatch_all() ends every watch');
 SELECT is_empty('SELECT FROM holdfast.watched', 'none is left');
 
