@@ -79,6 +79,7 @@ typedef struct Job
 	Attempt   **open;			/* those whose end is on record and was not over when last looked at */
 	int			nopen;
 	int			aopen;
+	bool		mixed;			/* not all of them are under the lease of open[0] */
 	int			redrives;
 } Job;
 
@@ -194,6 +195,21 @@ refer(Attempt **place, Attempt *a)
 	*place = a;
 }
 
+typedef enum LeaseRelation
+{
+	SAME_LEASE, OTHER_LEASE, UNTOLD_LEASE
+} LeaseRelation;
+
+static LeaseRelation
+leases(const Attempt *a, const Attempt *b)
+{
+	if (!IS_NULL(a, P_LEASE_ID) && !IS_NULL(b, P_LEASE_ID))
+		return same_text(TEXT(a, P_LEASE_ID), TEXT(b, P_LEASE_ID)) ? SAME_LEASE : OTHER_LEASE;
+	if (!IS_NULL(a, P_ATTEMPT_NUMBER) && !IS_NULL(b, P_ATTEMPT_NUMBER) && INT(a, P_ATTEMPT_NUMBER) != INT(b, P_ATTEMPT_NUMBER))
+		return OTHER_LEASE;
+	return UNTOLD_LEASE;
+}
+
 /* The row that the window function stands on, copied into the partition's memory; the caller holds a reference. */
 static Attempt *
 current_attempt(WindowObject winobj, Partition *part)
@@ -256,7 +272,10 @@ keep(Partition *part, Attempt *b)
 	refer(&job->last, b);
 	job->redrives += !IS_NULL(b, P_REDRIVEN) && DatumGetBool(b->value[P_REDRIVEN]);
 	if (!IS_NULL(b, P_ENDED_AT) && TIME(b, P_ENDED_AT) > TIME(b, P_STARTED_AT))
+	{
+		job->mixed = job->nopen > 0 && (job->mixed || leases(job->open[0], b) != SAME_LEASE);
 		push(part->cxt, &job->open, &job->nopen, &job->aopen, b);
+	}
 	if (b->key != NULL)
 	{
 		if (b->key->latest != NULL && b->key->latest->job != job)
@@ -306,21 +325,6 @@ const char *const hf_verdicts[] = {
 	"duplicate_log", "lease_overlap", "distinct_intent", "duplicate_side_effect_risk", "repeat_after_success", "resumed",
 	"duplicate_dispatch", "duplicate_scheduling", "retry_without_backoff", "legitimate_delayed_retry", "unexplained"
 };
-
-typedef enum LeaseRelation
-{
-	SAME_LEASE, OTHER_LEASE, UNTOLD_LEASE
-} LeaseRelation;
-
-static LeaseRelation
-leases(const Attempt *a, const Attempt *b)
-{
-	if (!IS_NULL(a, P_LEASE_ID) && !IS_NULL(b, P_LEASE_ID))
-		return same_text(TEXT(a, P_LEASE_ID), TEXT(b, P_LEASE_ID)) ? SAME_LEASE : OTHER_LEASE;
-	if (!IS_NULL(a, P_ATTEMPT_NUMBER) && !IS_NULL(b, P_ATTEMPT_NUMBER) && INT(a, P_ATTEMPT_NUMBER) != INT(b, P_ATTEMPT_NUMBER))
-		return OTHER_LEASE;
-	return UNTOLD_LEASE;
-}
 
 /* Natively a missing scope is an intent's own, and so differs from any; in a log it is not on record. */
 static bool
@@ -590,6 +594,38 @@ make_pair(Shape *shape, const Attempt *a, const Attempt *b, bool reported_again)
 	return HeapTupleGetDatum(heap_form_tuple(shape->desc, values, nulls));
 }
 
+/* Rule (2): room for all pairs of B, with those in it that its job's open attempts make. */
+static Datum *
+overlapping(Shape *shape, const Attempt *b, bool wanted, int *n)
+{
+	Job		   *job = b->job;
+	TimestampTz start = TIME(b, P_STARTED_AT);
+	Datum	   *pairs;
+	int			left = 0;
+
+	*n = 0;
+	/* an attempt that was logged a thousand times is not compared with itself a million times */
+	if (job->nopen > 0 && !job->mixed && TIME(job->open[0], P_ENDED_AT) > start && leases(job->open[0], b) == SAME_LEASE)
+		return palloc(sizeof(Datum) * 3);
+	pairs = palloc(sizeof(Datum) * (job->nopen + 3));
+	for (int i = 0; i < job->nopen; i++)
+	{
+		Attempt    *a = job->open[i];
+
+		CHECK_FOR_INTERRUPTS();
+		if (TIME(a, P_ENDED_AT) <= start)
+		{
+			release(a);			/* over, for all that start later */
+			continue;
+		}
+		job->open[left++] = a;
+		if (wanted && a != job->last && leases(a, b) == OTHER_LEASE)
+			pairs[(*n)++] = make_pair(shape, a, b, false);
+	}
+	job->nopen = left;
+	return pairs;
+}
+
 /*
  * holdfast.pairs(source, job_id, ... ) OVER (PARTITION BY source, subject,
  *		action_key ORDER BY started_at, attempt_number, arrival)
@@ -608,8 +644,7 @@ holdfast_pairs(PG_FUNCTION_ARGS)
 	Attempt    *b;
 	Attempt    *other;
 	Datum	   *pairs;
-	int			n = 0;
-	int			left = 0;
+	int			n;
 	bool		isnull;
 	bool		wanted;
 
@@ -617,23 +652,7 @@ holdfast_pairs(PG_FUNCTION_ARGS)
 		part->cxt = GetMemoryChunkContext(part);
 	b = current_attempt(winobj, part);
 	wanted = DatumGetBool(WinGetFuncArgCurrent(winobj, P_WANTED, &isnull)) && !isnull;
-	pairs = palloc(sizeof(Datum) * (b->job->nopen + 3));
-
-	for (int i = 0; i < b->job->nopen; i++)
-	{
-		Attempt    *a = b->job->open[i];
-
-		CHECK_FOR_INTERRUPTS();
-		if (TIME(a, P_ENDED_AT) <= TIME(b, P_STARTED_AT))
-		{
-			release(a);			/* over, for all that start later */
-			continue;
-		}
-		b->job->open[left++] = a;
-		if (wanted && a != b->job->last && leases(a, b) == OTHER_LEASE)
-			pairs[n++] = make_pair(shape, a, b, false);
-	}
-	b->job->nopen = left;
+	pairs = overlapping(shape, b, wanted, &n);
 	if (wanted && b->job->last != NULL)
 		pairs[n++] = make_pair(shape, b->job->last, b, false);
 	other = of_another_job(part, b);
