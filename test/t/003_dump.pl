@@ -160,12 +160,16 @@ for my $case ([ 'today', $today ], [ 'another day', '2024-02-28' ])
 	fill($source, $day);
 	my $expected = digest($source);
 
-	my %dump = (plain => "$dir/$source.sql", custom => "$dir/$source.dump");
+	my %dump = (plain => "$dir/$source.sql", custom => "$dir/$source.dump", directory => "$dir/$source.dir", tar => "$dir/$source.tar", inserts => "$dir/$source.inserts");
 	$node->command_ok([ 'pg_dump', '-d', $node->connstr($source), '-f', $dump{plain} ], "$when: a plain dump");
 	$node->command_ok([ 'pg_dump', '-Fc', '-d', $node->connstr($source), '-f', $dump{custom} ], "$when: a custom dump");
+	$node->command_ok([ 'pg_dump', '-Fd', '-j2', '-d', $node->connstr($source), '-f', $dump{directory} ], "$when: a dump in a directory, by two");
+	$node->command_ok([ 'pg_dump', '-Ft', '-d', $node->connstr($source), '-f', $dump{tar} ], "$when: a tar dump");
+	$node->command_ok([ 'pg_dump', '--rows-per-insert=10', '-d', $node->connstr($source), '-f', $dump{inserts} ], "$when: a dump of INSERTs");
 	is(digest($source), $expected, "$when: dumping changes nothing");
 
-	for my $how ('psql', 'psql, one transaction', 'pg_restore', 'pg_restore -j2', 'pg_restore, data apart')
+	for my $how ('psql', 'psql, one transaction', 'psql, INSERTs', 'pg_restore', 'pg_restore -j2', 'pg_restore -j4 of a directory', 'pg_restore of a tar file',
+		'pg_restore, data apart', 'pg_restore, data apart, --disable-triggers')
 	{
 		my $name = "$how, $when";
 		my $target = "target_" . ++$n;
@@ -175,17 +179,27 @@ for my $case ([ 'today', $today ], [ 'another day', '2024-02-28' ])
 		if ($how =~ /^psql/)
 		{
 			$node->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', $how =~ /one/ ? '-1' : (), '-o', '/dev/null',
-				'-d', $node->connstr($target), '-f', $dump{plain} ], "$name: restored");
+				'-d', $node->connstr($target), '-f', $dump{$how =~ /INSERT/ ? 'inserts' : 'plain'} ], "$name: restored");
 		}
 		elsif ($how =~ /apart/)
 		{
-			$node->command_ok([ @restore, "--section=$_", $dump{custom} ], "$name: restored $_") for qw(pre-data data post-data);
+			$node->command_ok([ @restore, "--section=$_", $how =~ /disable/ && $_ eq 'data' ? '--disable-triggers' : (), $dump{custom} ], "$name: restored $_")
+				for qw(pre-data data post-data);
 		}
 		else
 		{
-			$node->command_ok([ @restore, $how =~ /j2/ ? '-j2' : (), $dump{custom} ], "$name: restored");
+			$node->command_ok([ @restore, $how =~ /(-j\d)/ ? "$1" : (), $dump{$how =~ /(directory|tar)/ ? "$1" : 'custom'} ], "$name: restored");
 		}
-		is(digest($target), $expected, "$name: every row, sequence and privilege is the same");
+		my ($got, $wanted) = (digest($target), $expected);
+		if ($how =~ /disable/)
+		{
+			# That triggers were switched off, and back on, is DDL on the evidence, and on record.
+			s/^holdfast\.finding .*$//m for $got, $wanted;
+			cmp_ok(sql($target, "SELECT count(*) FROM holdfast.finding WHERE kind = 'evidence_ddl'"), '>', 0, "$name: is on record");
+			is(sql($target, q(SELECT string_agg(t.tgrelid::regclass || '.' || t.tgname, ' ') FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
+				WHERE c.relnamespace = 'holdfast'::regnamespace AND NOT t.tgisinternal AND t.tgenabled <> 'A')), '', "$name: all guards are on again");
+		}
+		is($got, $wanted, "$name: every row, sequence and privilege is the same");
 		check_works($target, $day, $name);
 		$node->safe_psql('postgres', "DROP DATABASE $target");
 	}
