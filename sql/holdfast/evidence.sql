@@ -50,6 +50,8 @@ COMMENT ON COLUMN holdfast.event.next_not_before IS 'the earliest time of the ne
 CREATE TABLE holdfast.event_overflow (LIKE holdfast.event);
 COMMENT ON TABLE holdfast.event_overflow IS 'takes the events of a day that has no partition; maintain() moves them';
 SELECT pg_catalog.pg_extension_config_dump('holdfast.event_overflow', '');
+-- maintain() deletes here, and in finding: without a key, a publication of the table would refuse it.
+ALTER TABLE holdfast.event_overflow REPLICA IDENTITY FULL;
 CREATE INDEX event_overflow_job ON holdfast.event_overflow (job_id) WITH (deduplicate_items = off);	-- the indexes of a day are like these
 CREATE INDEX event_overflow_subject ON holdfast.event_overflow (subject, action_key)
 	WHERE attempt_number = 0 OR (attempt_number = 1 AND kind = 'action_attempt_started');
@@ -66,6 +68,7 @@ CREATE TABLE holdfast.finding (
 );
 COMMENT ON TABLE holdfast.finding IS 'one row per stale, duplicate, conflicting or late report, lost lease, overlap, violation or refusal; and per pause, resume or drop of a queue';
 SELECT pg_catalog.pg_extension_config_dump('holdfast.finding', '');
+ALTER TABLE holdfast.finding REPLICA IDENTITY FULL;
 CREATE INDEX finding_queue ON holdfast.finding (queue, at);
 
 CREATE TABLE holdfast.queue_hour (
