@@ -53,7 +53,6 @@ DECLARE
 	state		text;
 	live		boolean;
 	summary		text[] := '{}';
-	stops		text[] := '{}';
 	can			text[] := '{}';
 	events		CONSTANT holdfast.event[] := ARRAY(SELECT e FROM holdfast.events_of(NULL, NULL, explain_of.job_id, NULL, NULL, NULL, NULL) e);
 BEGIN
