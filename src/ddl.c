@@ -43,10 +43,12 @@
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "utils/builtins.h"
+#include "utils/catcache.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 
 PG_FUNCTION_INFO_V1(holdfast_evidence_ddl);
 PG_FUNCTION_INFO_V1(holdfast_permit_ddl);
@@ -153,16 +155,33 @@ remember(HfDdl *d, const char *identity, int sqlerrcode)
 	hf_end(&call);
 }
 
-/* What the library would pass by is refused whatever the mode. */
+/* Refused whatever the mode: the library would pass it by, run it, or not find its tables. */
 static void
-refuse_always(HfDdl *d, const char *identity, const char *what)
+refuse_always(HfDdl *d, const char *identity, const char *why)
 {
 	remember(d, identity, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE);
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("%s is refused on \"%s\"", d->tag, identity),
-			 errdetail("It would have %s, which holdfast's writes pass by.", what),
+			 errdetail("%s", why),
 			 errhint("To react to jobs, read holdfast.event; what is yours belongs in a table of your own.")));
+}
+
+/*
+ * A function, view or the like of the extension: upgrade scripts change it,
+ * or a superuser, since what the extension does itself rests on it.
+ */
+static void
+refuse_member(HfDdl *d, const char *identity)
+{
+	if (superuser())
+		return;
+	remember(d, identity, ERRCODE_INSUFFICIENT_PRIVILEGE);
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("%s is refused on \"%s\"", d->tag, identity),
+			 errdetail("It belongs to extension holdfast, and what maintain() and the guards do rests on it."),
+			 errhint("ALTER EXTENSION holdfast UPDATE changes it, or a superuser does.")));
 }
 
 static void
@@ -252,25 +271,32 @@ our_table_changed(HfDdl *d, const HfDdlTarget *t)
 	const char *what;
 	char	   *note;
 
+	if (get_rel_relkind(t->relid) != RELKIND_RELATION && get_rel_relkind(t->relid) != RELKIND_PARTITIONED_TABLE &&
+		getExtensionOfObject(RelationRelationId, t->relid) == d->extension)
+		refuse_member(d, t->identity);
 	if (IsA(stmt, AlterObjectSchemaStmt))
-		refuse_always(d, t->identity, "left the schema that the library looks in");
+		refuse_always(d, t->identity, "The library looks for its tables in schema holdfast.");
 	if (IsA(stmt, AlterTableStmt) && hf_ddl_adds_check((AlterTableStmt *) stmt))
-		refuse_always(d, t->identity, "a constraint of others");
+		refuse_always(d, t->identity, "The library writes past constraints of others.");
 	if (IsA(stmt, IndexStmt) && t->classid == RelationRelationId && t->objid != t->relid && hf_ddl_index_calls_others(t->objid))
-		refuse_always(d, t->identity, "an index over a function of others, which would run as whoever writes");
+		refuse_always(d, t->identity, "The index calls a function of others, which would run as whoever writes.");
 	rel = try_relation_open(t->relid, AccessShareLock);
 	if (rel != NULL)
 	{
 		what = hf_unsupported(rel, d->ns);
+		if (what == NULL && hf_ddl_columns_of_others(rel))
+			what = "a default or a type of others, which would run as whoever writes";
 		relation_close(rel, AccessShareLock);
 		if (what != NULL)
-			refuse_always(d, t->identity, what);
+			refuse_always(d, t->identity, psprintf("The library writes past %s.", what));
 	}
 	if (IsA(stmt, CreateTrigStmt) && hf_ddl_leaves_no_record(d, t))
 	{
 		(void) put_back_triggers(d, t->relid);	/* made as ORIGIN, as CREATE TRIGGER does */
 		return;
 	}
+	if (!hf_ddl_partition_is_day(d, t))
+		refuse_always(d, t->identity, "Only a day of events, as holdfast.make_partition() makes it, may be a partition of holdfast.event.");
 	note = put_back_all_triggers(d, t->relid);
 	if (note == NULL && hf_ddl_leaves_no_record(d, t))
 		return;
@@ -296,7 +322,7 @@ check_other_table(HfDdl *d, const HfDdlTarget *t)
 		rel->rd_rel->relpersistence != RELPERSISTENCE_TEMP)
 		foreach(lc, RelationGetFKeyList(rel))
 			if (hf_ddl_is_ours(d, ((ForeignKeyCacheInfo *) lfirst(lc))->confrelid))
-				refuse_always(d, t->identity, "a foreign key to a table of holdfast");
+				refuse_always(d, t->identity, "The library writes past foreign keys to its tables.");
 	relation_close(rel, AccessShareLock);
 }
 
@@ -419,7 +445,7 @@ command_on(HfDdl *d, HfDdlTarget *t)
 	{
 		if (t->classid == RelationRelationId && t->objid == t->relid && !IsA(stmt, AlterTableStmt) &&
 			get_rel_namespace(t->relid) != d->ns && hf_ddl_inherits(d, t->relid))
-			refuse_always(d, t->identity, "a child of others");
+			refuse_always(d, t->identity, "The library does not look into children of its tables.");
 		our_table_changed(d, t);
 	}
 	else if (OidIsValid(t->relid))
@@ -428,7 +454,7 @@ command_on(HfDdl *d, HfDdlTarget *t)
 		{
 			check_other_table(d, t);
 			if ((IsA(stmt, CreateStmt) || IsA(stmt, AlterTableStmt) || IsA(stmt, CreateForeignTableStmt)) && hf_ddl_inherits(d, t->relid))
-				refuse_always(d, t->identity, "a child of others");
+				refuse_always(d, t->identity, "The library does not look into children of its tables.");
 		}
 		watched_table_changed(d, t);
 	}
@@ -439,7 +465,9 @@ command_on(HfDdl *d, HfDdlTarget *t)
 		if (strcmp(d->tag, "COMMENT") == 0 || (IsA(stmt, CreateFunctionStmt) && d->recorded))
 			return;
 		if (t->objid == d->ns && IsA(stmt, RenameStmt))
-			refuse_always(d, t->identity, "another name than the one that the library looks for");
+			refuse_always(d, t->identity, "The library looks for its tables in schema holdfast.");
+		if (t->objid == d->extension || getExtensionOfObject(t->classid, t->objid) == d->extension)
+			refuse_member(d, t->identity);
 		refuse_if_enforced(d, t->identity);
 		record(d, t->type, t->identity, NULL);
 	}
@@ -570,6 +598,18 @@ evidence_goes(HfDdl *d, const char *identity)
 			 errhidestmt(false)));
 }
 
+static bool
+has_member_function(HfDdl *d, const char *name)
+{
+	CatCList   *list = SearchSysCacheList1(PROCNAMEARGSNSP, CStringGetDatum(name));
+	bool		found = false;
+
+	for (int i = 0; i < list->n_members; i++)
+		found |= getExtensionOfObject(ProcedureRelationId, ((Form_pg_proc) GETSTRUCT(&list->members[i]->tuple))->oid) == d->extension;
+	ReleaseSysCacheList(list);
+	return found;
+}
+
 static void
 on_command_start(HfDdl *d)
 {
@@ -589,7 +629,7 @@ on_command_start(HfDdl *d)
 		case T_AlterObjectSchemaStmt:
 			if (((AlterObjectSchemaStmt *) stmt)->relation != NULL &&
 				hf_ddl_is_ours(d, RangeVarGetRelid(((AlterObjectSchemaStmt *) stmt)->relation, NoLock, true)))
-				refuse_always(d, ((AlterObjectSchemaStmt *) stmt)->relation->relname, "left the schema that the library looks in");
+				refuse_always(d, ((AlterObjectSchemaStmt *) stmt)->relation->relname, "The library looks for its tables in schema holdfast.");
 			break;
 		case T_CreateFunctionStmt:
 			{
@@ -599,6 +639,8 @@ on_command_start(HfDdl *d)
 				/* the function may be this one, which would not be asked afterwards */
 				if (create->replace && QualifiedNameGetCreationNamespace(create->funcname, &name) == d->ns)
 				{
+					if (has_member_function(d, name))
+						refuse_member(d, name);
 					refuse_if_enforced(d, name);
 					record(d, "function", psprintf("%s.%s", HF_SCHEMA, name), "a function of this name may be replaced");
 				}

@@ -236,6 +236,23 @@ hf_ddl_owner_of(Oid relid)
 
 /* ---------------------------------------------------------------- ALTER TABLE, step by step */
 
+/*
+ * False where the command has made something else than a day a partition of
+ * event: by ATTACH, where the object is the parent, or by PARTITION OF.
+ */
+bool
+hf_ddl_partition_is_day(HfDdl *d, const HfDdlTarget *t)
+{
+	Node	   *stmt = d->event->parsetree;
+	Oid			part = InvalidOid;
+
+	if (IsA(stmt, CreateStmt) && ((CreateStmt *) stmt)->partbound != NULL && t->classid == RelationRelationId)
+		part = t->objid;
+	else if (IsA(stmt, AlterTableStmt) && ((AlterTableCmd *) linitial(((AlterTableStmt *) stmt)->cmds))->subtype == AT_AttachPartition)
+		part = RangeVarGetRelid(((PartitionCmd *) ((AlterTableCmd *) linitial(((AlterTableStmt *) stmt)->cmds))->def)->name, NoLock, true);
+	return !OidIsValid(part) || (is_day(d, part) && has_shape_of_day(d, part) && has_bounds_of_day(part));
+}
+
 static bool
 is_attach_of_day(HfDdl *d, AlterTableCmd *cmd)
 {
@@ -320,6 +337,23 @@ hf_ddl_index_calls_others(Oid indexid)
 
 	relation_close(index, AccessShareLock);
 	return found;
+}
+
+/* Defaults and types of columns run code as well: all of ours are PostgreSQL's own. */
+bool
+hf_ddl_columns_of_others(Relation rel)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+
+	if (rel->rd_rel->relkind != RELKIND_RELATION && rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
+		return false;
+	for (int i = 0; i < desc->natts; i++)
+		if (!TupleDescAttr(desc, i)->attisdropped && TupleDescAttr(desc, i)->atttypid >= FirstNormalObjectId)
+			return true;
+	for (int i = 0; desc->constr != NULL && i < desc->constr->num_defval; i++)
+		if (calls_others(stringToNode(desc->constr->defval[i].adbin), NULL))
+			return true;
+	return false;
 }
 
 static bool

@@ -477,6 +477,8 @@ extern Oid	hf_ddl_table_of(Oid classid, Oid objid);
 extern Oid	hf_ddl_owner_of(Oid relid);
 extern bool hf_ddl_inherits(HfDdl *d, Oid relid);
 extern bool hf_ddl_index_calls_others(Oid indexid);
+extern bool hf_ddl_columns_of_others(Relation rel);
+extern bool hf_ddl_partition_is_day(HfDdl *d, const HfDdlTarget *t);
 extern bool hf_ddl_adds_check(struct AlterTableStmt *stmt);
 extern bool hf_ddl_leaves_no_record(HfDdl *d, const HfDdlTarget *t);
 extern bool hf_ddl_is_harmless(HfDdl *d);

@@ -104,18 +104,18 @@ my @attacks = (
 	[ 'recorded', 'DROP TRIGGER guard_before ON holdfast.event' ],
 	[ 'recorded', 'DROP TRIGGER guard_statement ON holdfast.finding' ],
 	[ 'recorded', 'ALTER TRIGGER guard_before ON holdfast.job RENAME TO other' ],
-	[ 'recorded', q(CREATE OR REPLACE FUNCTION holdfast.guard() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END') ],
-	[ 'recorded', q(CREATE OR REPLACE FUNCTION holdfast.evidence_ddl() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END') ],
-	[ 'recorded', q(SET search_path = holdfast; CREATE OR REPLACE FUNCTION evidence_ddl() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END') ],
+	[ '42501', q(CREATE OR REPLACE FUNCTION holdfast.guard() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END') ],
+	[ '42501', q(CREATE OR REPLACE FUNCTION holdfast.evidence_ddl() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END') ],
+	[ '42501', q(SET search_path = holdfast; CREATE OR REPLACE FUNCTION evidence_ddl() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END') ],
 	[ '2BP01', 'DROP FUNCTION holdfast.guard() CASCADE' ],
-	[ 'recorded', 'ALTER EXTENSION holdfast DROP FUNCTION holdfast.guard()' ],
+	[ '42501', 'ALTER EXTENSION holdfast DROP FUNCTION holdfast.guard()' ],
 	[ '42501', 'ALTER EXTENSION holdfast DROP EVENT TRIGGER holdfast_ddl_end' ],
 	[ '42501', 'ALTER EVENT TRIGGER holdfast_ddl_end DISABLE' ],
 	[ '42501', 'DROP EVENT TRIGGER holdfast_ddl_end' ],
 	[ '42501', 'SET session_replication_role = replica; DELETE FROM holdfast.event' ],
 	[ '42501', "UPDATE pg_trigger SET tgenabled = 'D'" ],
-	[ 'recorded', 'ALTER FUNCTION holdfast.maintain() RENAME TO maintained' ],
-	[ 'recorded', 'ALTER FUNCTION holdfast.evidence_ddl() SET SCHEMA public' ],
+	[ '42501', 'ALTER FUNCTION holdfast.maintain() RENAME TO maintained' ],
+	[ '42501', 'ALTER FUNCTION holdfast.evidence_ddl() SET SCHEMA public' ],
 	# tables
 	[ 'recorded', "DROP TABLE holdfast.$day" ],
 	[ 'recorded', "ALTER TABLE holdfast.event DETACH PARTITION holdfast.$day" ],
@@ -142,18 +142,22 @@ my @attacks = (
 	[ '55000', "ALTER TABLE holdfast.event ADD CHECK (kind <> 'action_violation')" ],
 	[ '55000', "ALTER TABLE holdfast.finding ADD COLUMN extra integer CHECK (extra > 0)" ],
 	[ 'recorded', 'ALTER TABLE holdfast.ledger DROP CONSTRAINT ledger_state_check' ],
-	[ 'recorded', "CREATE TABLE holdfast.event_default PARTITION OF holdfast.event DEFAULT" ],
-	[ 'recorded', "CREATE TABLE public.elsewhere (LIKE holdfast.event); ALTER TABLE holdfast.event ATTACH PARTITION public.elsewhere FOR VALUES FROM ('2040-01-01') TO ('2041-01-01')" ],
-	[ 'recorded', "CREATE TABLE holdfast.event_20400101 PARTITION OF holdfast.event FOR VALUES FROM ('2040-01-01') TO ('2041-01-01')" ],
+	[ '55000', "CREATE TABLE holdfast.event_default PARTITION OF holdfast.event DEFAULT" ],
+	[ '55000', "CREATE TABLE public.elsewhere (LIKE holdfast.event); ALTER TABLE holdfast.event ATTACH PARTITION public.elsewhere FOR VALUES FROM ('2040-01-01') TO ('2041-01-01')" ],
+	[ '55000', "CREATE TABLE holdfast.event_20400101 PARTITION OF holdfast.event FOR VALUES FROM ('2040-01-01') TO ('2041-01-01')" ],
 	[ 'recorded', 'DROP INDEX holdfast.job_dispatch' ],
 	[ 'recorded', "DROP INDEX holdfast.${day}_job" ],
 	[ 'recorded', 'CREATE UNIQUE INDEX one ON holdfast.event_overflow ((true))' ],
 	[ '55000', q(CREATE FUNCTION public.evil(bigint) RETURNS bigint IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN 1; END'; CREATE INDEX evil ON holdfast.job (public.evil(job_id))) ],
 	[ '55000', q(CREATE FUNCTION public.evil(bigint) RETURNS bigint IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN 1; END'; ALTER TABLE holdfast.event_overflow ADD COLUMN g bigint GENERATED ALWAYS AS (public.evil(job_id)) STORED) ],
+	[ '55000', q(CREATE FUNCTION public.evil() RETURNS bigint LANGUAGE plpgsql AS 'BEGIN RETURN 1; END'; ALTER TABLE holdfast.upkeep ADD COLUMN evil bigint DEFAULT public.evil()) ],
+	[ '55000', q(CREATE DOMAIN public.evil AS bigint CHECK (VALUE > 0); ALTER TABLE holdfast.upkeep ADD COLUMN evil public.evil) ],
+	[ 'recorded', "CREATE TABLE holdfast.event_20400101 PARTITION OF holdfast.event FOR VALUES FROM ('2040-01-01 00:00:00+00') TO ('2040-01-02 00:00:00+00')" ],
+	[ '42501', q(CREATE OR REPLACE FUNCTION holdfast.do_maintain() RETURNS SETOF holdfast.maintain_result LANGUAGE sql AS 'DELETE FROM holdfast.event; SELECT NULL::holdfast.maintain_result') ],
 	[ 'recorded', q(INSERT INTO holdfast.attempt_record SELECT * FROM holdfast.attempt_record) ],
-	[ 'recorded', 'ALTER SEQUENCE holdfast.event_id_seq RESTART' ],
-	[ 'recorded', 'ALTER VIEW holdfast.guarded RENAME TO unguarded' ],
-	[ 'recorded', 'CREATE OR REPLACE VIEW holdfast.guarded AS SELECT table_name, rule, trigger_name, events, level FROM (VALUES (\'\'::text, \'\'::text, \'\'::text, \'\'::text, \'\'::text)) AS v (table_name, rule, trigger_name, events, level)' ],
+	[ '42501', 'ALTER SEQUENCE holdfast.event_id_seq RESTART' ],
+	[ '42501', 'ALTER VIEW holdfast.guarded RENAME TO unguarded' ],
+	[ '42501', 'CREATE OR REPLACE VIEW holdfast.guarded AS SELECT table_name, rule, trigger_name, events, level FROM (VALUES (\'\'::text, \'\'::text, \'\'::text, \'\'::text, \'\'::text)) AS v (table_name, rule, trigger_name, events, level)' ],
 	[ 'recorded', 'CREATE FUNCTION holdfast.complete(text) RETURNS text LANGUAGE sql AS \'SELECT $1\'' ],
 	[ 'recorded', 'CREATE DOMAIN holdfast.text AS pg_catalog.text' ],
 	[ 'recorded', 'CREATE OPERATOR holdfast.= (LEFTARG = bigint, RIGHTARG = bigint, FUNCTION = pg_catalog.int8ne)' ],
@@ -161,9 +165,9 @@ my @attacks = (
 	# the schema, the extension, rights
 	[ 'refused', 'ALTER SCHEMA holdfast RENAME TO hidden' ],
 	[ 'refused', 'ALTER EXTENSION holdfast SET SCHEMA public' ],
-	[ 'recorded', 'ALTER EXTENSION holdfast DROP TABLE holdfast.finding' ],
-	[ 'refused', 'ALTER EXTENSION holdfast DROP TABLE holdfast.finding; DROP TABLE holdfast.finding CASCADE' ],
-	[ 'recorded', 'ALTER EXTENSION holdfast DROP TABLE holdfast.unknown_effect; DROP TABLE holdfast.unknown_effect' ],
+	[ '42501', 'ALTER EXTENSION holdfast DROP TABLE holdfast.finding' ],
+	[ '42501', 'ALTER EXTENSION holdfast DROP TABLE holdfast.finding; DROP TABLE holdfast.finding CASCADE' ],
+	[ '42501', 'ALTER EXTENSION holdfast DROP TABLE holdfast.unknown_effect; DROP TABLE holdfast.unknown_effect' ],
 	[ 'recorded', 'GRANT UPDATE, DELETE ON holdfast.event TO accomplice' ],
 	[ 'recorded', 'GRANT ALL ON ALL TABLES IN SCHEMA holdfast TO accomplice' ],
 	[ 'recorded', 'GRANT CREATE ON SCHEMA holdfast TO accomplice' ],
@@ -261,6 +265,24 @@ like(super(q(SELECT problem FROM holdfast.verify() WHERE check_name = 'watch')),
 super('DROP TABLE public.own_queue');
 cmp_ok(super($on_watch), '>', 2, 'the table itself may be dropped, on record');
 super('SELECT holdfast.unwatch_all()');
+
+# What a row trigger of the owner's does to the evidence is the owner's doing, also within what the extension does.
+owner(q(CREATE FUNCTION public.forget() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN DELETE FROM holdfast.event; RETURN NEW; END';
+	CREATE TABLE public.trap (id bigint, status text, attempts integer, max_attempts integer, run_after timestamptz);
+	CREATE TRIGGER forget BEFORE UPDATE ON public.trap FOR EACH ROW EXECUTE FUNCTION public.forget();
+	SELECT holdfast.watch('public.trap', '{"id": "id", "status": "status", "pending": ["p"], "running": ["r"], "succeeded": ["s"], "failed": ["f"],
+		"attempt_number": "attempts", "max_attempts": "max_attempts", "run_after": "run_after", "action_key": {"expr": "''x''"}, "subject": {"expr": "id::text"}}', 'observe', true);
+	INSERT INTO public.trap VALUES (1, 'r', 1, 5, now());
+	ALTER TABLE public.trap DISABLE TRIGGER forget;
+	UPDATE public.trap SET status = 'f';
+	ALTER TABLE public.trap ENABLE TRIGGER forget));
+my (undef, undef, $trapped) = owner('SELECT * FROM holdfast.maintain()');
+is($trapped, '', 'maintain() comes to a row whose trigger deletes events');
+cmp_ok(super('SELECT count(*) FROM holdfast.event'), '>', 5, '... and they are there');
+cmp_ok(super(q(SELECT count(*) FROM holdfast.finding WHERE kind = 'refusal' AND detail->>'refused' LIKE 'DELETE of holdfast.event%')), '>', 1, '... the refusal on record');
+my (undef, undef, $thrown) = owner("SELECT * FROM holdfast.recover_row('public.trap', '1', 'try')");
+like($thrown, qr/JQ004: DELETE of table "holdfast\.event_\d+" is refused/, 'recovering it by hand is refused, too');
+owner('DROP TABLE public.trap; SELECT holdfast.unwatch_all()');
 
 # Restored, partitions are made by the dump: that leaves no record.  CREATE EXTENSION wants the schema to be a
 # superuser's, so that the owner is one again for that time.
