@@ -42,6 +42,7 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/catcache.h"
 #include "utils/fmgroids.h"
@@ -283,12 +284,14 @@ our_table_changed(HfDdl *d, const HfDdlTarget *t)
 	rel = try_relation_open(t->relid, AccessShareLock);
 	if (rel != NULL)
 	{
+		bool		runs_others = hf_ddl_columns_of_others(rel);
+
 		what = hf_unsupported(rel, d->ns);
-		if (what == NULL && hf_ddl_columns_of_others(rel))
-			what = "a default or a type of others, which would run as whoever writes";
 		relation_close(rel, AccessShareLock);
 		if (what != NULL)
 			refuse_always(d, t->identity, psprintf("The library writes past %s.", what));
+		if (runs_others)
+			refuse_always(d, t->identity, "A default or a type is of others, and would run as whoever writes.");
 	}
 	if (IsA(stmt, CreateTrigStmt) && hf_ddl_leaves_no_record(d, t))
 	{
@@ -388,6 +391,26 @@ makes_partition(Node *stmt)
 }
 
 /*
+ * With the rights of the extension's owner, since whoever makes a partition
+ * needs none in our schema.  An owner who may not alter the table leaves it,
+ * and hf_watch_recheck() and verify() tell.
+ */
+static void
+give_triggers(HfDdl *d, Oid relid)
+{
+	Oid			owner = hf_ddl_owner_of(hf_ddl_ours(d, "queue"));
+	Oid			user;
+	int			context;
+
+	if (!has_privs_of_role(owner, hf_ddl_owner_of(relid)))
+		return;
+	GetUserIdAndSecContext(&user, &context);
+	SetUserIdAndSecContext(owner, context | SECURITY_LOCAL_USERID_CHANGE);
+	hf_own_execute(psprintf("SELECT holdfast.watch_triggers(%u::pg_catalog.oid::pg_catalog.regclass)", relid));
+	SetUserIdAndSecContext(user, context);
+}
+
+/*
  * A watched table, or a partition of one: its triggers stay on, a new
  * partition gets those that it does not inherit, and a mapping that no longer
  * fits is refused in mode enforce.
@@ -416,7 +439,7 @@ watched_table_changed(HfDdl *d, const HfDdlTarget *t)
 	if (puts_triggers_there(stmt))
 		return;					/* watch(), or a restore, which has not come to the others yet */
 	if (makes_partition(stmt) && !is_permitted())
-		hf_own_execute(psprintf("SELECT holdfast.watch_triggers(%u::pg_catalog.oid::pg_catalog.regclass)", top_of(t->relid)));
+		give_triggers(d, top_of(t->relid));
 	problem = hf_watch_recheck(t->relid);
 	if (problem != NULL && enforce && !is_permitted())
 		refuse_unpermitted(d, t->identity, psprintf("It would stop the watch, whose mode is enforce: %s.", problem));
@@ -428,11 +451,37 @@ watched_table_changed(HfDdl *d, const HfDdlTarget *t)
 static void
 watch_dropped(HfDdl *d, const char *identity)
 {
-	if (!is_permitted() &&
-		SPI_execute("SELECT FROM holdfast.watch w WHERE w.mode OPERATOR(pg_catalog.=) 'enforce' AND NOT EXISTS"
+	Oid			user;
+	int			context;
+	bool		ends;
+
+	GetUserIdAndSecContext(&user, &context);
+	SetUserIdAndSecContext(hf_ddl_owner_of(hf_ddl_ours(d, "queue")), context | SECURITY_LOCAL_USERID_CHANGE);
+	ends = SPI_execute("SELECT FROM holdfast.watch w WHERE w.mode OPERATOR(pg_catalog.=) 'enforce' AND NOT EXISTS"
 					" (SELECT FROM holdfast.watch_relation r WHERE r.watch_id OPERATOR(pg_catalog.=) w.watch_id)", true, 1) == SPI_OK_SELECT &&
-		SPI_processed > 0)
+		SPI_processed > 0;
+	SetUserIdAndSecContext(user, context);
+	if (ends && !is_permitted())
 		refuse_unpermitted(d, identity, "It would end a watch whose mode is enforce.");
+}
+
+/* Another trigger of a watched table is gone. */
+static void
+trigger_dropped(HfDdl *d, DropStmt *stmt)
+{
+	ListCell   *lc;
+
+	foreach(lc, stmt->objects)
+	{
+		List	   *names = list_copy(lfirst(lc));
+		HfDdlTarget t = {.classid = RelationRelationId, .type = "table"};
+
+		names = list_truncate(names, list_length(names) - 1);	/* the trigger's name is the last */
+		t.objid = t.relid = RangeVarGetRelid(makeRangeVarFromNameList(names), NoLock, true);
+		t.identity = NameListToString(names);
+		if (OidIsValid(t.relid) && !hf_ddl_is_ours(d, t.relid))
+			watched_table_changed(d, &t);
+	}
 }
 
 static void
@@ -509,6 +558,12 @@ on_command_end(HfDdl *d)
 		granted(d, (GrantStmt *) stmt);
 		return;
 	}
+	if (IsA(stmt, DropStmt))
+	{
+		if (((DropStmt *) stmt)->removeType == OBJECT_TRIGGER)
+			trigger_dropped(d, (DropStmt *) stmt);
+		return;					/* the rest is sql_drop's */
+	}
 	SPI_connect();
 	n = query(&plan, "SELECT classid, objid, object_type, object_identity, schema_name FROM pg_catalog.pg_event_trigger_ddl_commands()");
 	rows = SPI_tuptable;
@@ -543,7 +598,8 @@ on_drop(HfDdl *d)
 	n = query(&plan, "SELECT object_type, object_identity, original FROM pg_catalog.pg_event_trigger_dropped_objects()"
 			  " WHERE (original AND (schema_name OPERATOR(pg_catalog.=) 'holdfast'"
 			  " OR object_identity OPERATOR(pg_catalog.~) ' on holdfast\\.'))"
-			  " OR (object_type OPERATOR(pg_catalog.=) 'trigger' AND object_identity OPERATOR(pg_catalog.~) '^holdfast_watch on ')");
+			  " OR (object_type OPERATOR(pg_catalog.=) 'trigger' AND (object_identity OPERATOR(pg_catalog.~) '^holdfast_watch on '"
+			  " OR (original AND object_identity OPERATOR(pg_catalog.~) '^(zzz_)?holdfast_watch(_truncate)? on ')))");
 	rows = SPI_tuptable;
 	for (uint64 i = 0; i < n; i++)
 	{
@@ -553,10 +609,13 @@ on_drop(HfDdl *d)
 		bool		null;
 		bool		original = DatumGetBool(SPI_getbinval(rows->vals[i], rows->tupdesc, 3, &null));
 
-		if (strstr(identity, "holdfast_watch on ") != identity)
+		if (strstr(identity, "holdfast_watch on ") == identity)
+		{
+			if (original)		/* else the table goes with it, and leaves nothing to be seen */
+				watch_dropped(d, identity);
+		}
+		else if (strstr(identity, "holdfast_watch") == NULL)
 			refuse_if_enforced(d, identity);
-		else if (original)		/* else the table goes with it, and leaves nothing to be seen */
-			watch_dropped(d, identity);
 		record(d, type, identity, NULL);
 	}
 	SPI_finish();

@@ -242,24 +242,36 @@ like(super(q(SELECT string_agg(kind || coalesce(' ' || (detail->>'reason'), ''),
 	qr/^evidence_mode audit, ddl_permitted an index less$/, 'who permitted what, and why, is on record');
 
 # Watched tables: their triggers stay on, and a watch that enforces is not ended by DDL.
-super(q(CREATE TABLE public.own_queue (id bigint, status text, attempts integer, run_after timestamptz, made date) PARTITION BY RANGE (made);
+owner(q(CREATE TABLE public.own_queue (id bigint, status text, attempts integer, run_after timestamptz, made date) PARTITION BY RANGE (made);
 	CREATE TABLE public.own_queue_1 PARTITION OF public.own_queue FOR VALUES FROM ('2026-01-01') TO ('2026-02-01');
 	SELECT holdfast.watch('public.own_queue', '{"id": "id", "status": "status", "pending": ["p"], "running": ["r"], "succeeded": ["s"], "failed": ["f"],
 		"attempt_number": "attempts", "run_after": "run_after", "action_key": {"expr": "''x''"}, "subject": {"expr": "id::text"}}', 'enforce')));
 my $on_watch = q(SELECT count(*) FROM holdfast.finding WHERE kind = 'evidence_ddl' AND (queue < 0 OR detail->>'object' LIKE '%own_queue%'));
 is(super($on_watch), '0', 'watch() itself leaves no record of DDL');
-for my $sql ('ALTER TABLE public.own_queue DROP COLUMN attempts', 'ALTER TABLE public.own_queue RENAME COLUMN status TO state', 'DROP TRIGGER holdfast_watch ON public.own_queue')
+for my $sql ('ALTER TABLE public.own_queue DROP COLUMN attempts', 'ALTER TABLE public.own_queue RENAME COLUMN status TO state', 'DROP TRIGGER holdfast_watch ON public.own_queue', 'DROP TRIGGER zzz_holdfast_watch ON public.own_queue')
 {
 	my (undef, undef, $err) = $node->psql('attacked', $sql, extra_params => [ '-v', 'VERBOSITY=verbose' ]);
 	like($err, qr/ERROR:\s+42501: \S.* is refused on/, "a watch that enforces: refused: $sql");
 }
-super('ALTER TABLE public.own_queue DISABLE TRIGGER ALL');
-super(q(CREATE TABLE public.own_queue_2 PARTITION OF public.own_queue FOR VALUES FROM ('2026-02-01') TO ('2026-03-01')));
+owner('ALTER TABLE public.own_queue DISABLE TRIGGER ALL');
+owner(q(CREATE TABLE public.own_queue_2 PARTITION OF public.own_queue FOR VALUES FROM ('2026-02-01') TO ('2026-03-01')));
 is(super(q(SELECT string_agg(DISTINCT c.relname || ' ' || n, ', ' ORDER BY c.relname || ' ' || n) FROM pg_class c, LATERAL (SELECT count(*) AS n FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgenabled = 'A') t
 	WHERE c.relname LIKE 'own_queue%')), 'own_queue 3, own_queue_1 3, own_queue_2 3', 'its triggers are on, and on a new partition');
 is(super($on_watch), '1', '... and that they were switched off is on record');
 super("ALTER TABLE public.own_queue ADD COLUMN more integer");
 is(super($on_watch), '1', 'what does not concern the watch is not');
+# whoever owns the table, and has no right in holdfast, goes on as before
+super('ALTER TABLE public.own_queue OWNER TO accomplice; ALTER TABLE public.own_queue_1 OWNER TO accomplice; ALTER TABLE public.own_queue_2 OWNER TO accomplice; GRANT CREATE ON SCHEMA public TO accomplice');
+{
+	my (undef, undef, $err) = as('accomplice', q(ALTER TABLE public.own_queue ADD COLUMN note text; CREATE INDEX ON public.own_queue (id);
+		CREATE TABLE public.theirs (a integer); DROP TABLE public.theirs));
+	is($err, '', 'the owner of a watched table adds a column and an index');
+	(undef, undef, $err) = as('accomplice', 'ALTER TABLE public.own_queue DISABLE TRIGGER ALL');
+	is($err, '', '... switches its triggers off');
+	is(super(q(SELECT count(*) FROM pg_trigger WHERE tgrelid = 'public.own_queue'::regclass AND tgenabled = 'A')), '3', '... which are on again');
+	(undef, undef, $err) = as('accomplice', 'DROP TRIGGER holdfast_watch ON public.own_queue', 'DROP TRIGGER zzz_holdfast_watch ON public.own_queue');
+	like($err, qr/ERROR:\s+42501: DROP TRIGGER is refused on/, '... who cannot end the watch');
+}
 super("BEGIN; SELECT holdfast.permit_ddl('another way'); DROP TRIGGER zzz_holdfast_watch ON public.own_queue; ALTER TABLE public.own_queue DISABLE TRIGGER holdfast_watch; COMMIT");
 like(super(q(SELECT problem FROM holdfast.verify() WHERE check_name = 'watch')), qr/own_queue/, 'permitted, a trigger goes, and verify() says so');
 super('DROP TABLE public.own_queue');
