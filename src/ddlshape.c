@@ -139,17 +139,29 @@ has_shape_of_day(HfDdl *d, Oid relid)
 	Relation	rel = table_open(relid, AccessShareLock);
 	TupleDesc	want = RelationGetDescr(event);
 	TupleDesc	have = RelationGetDescr(rel);
-	bool		same = rel->rd_rel->relpersistence == RELPERSISTENCE_PERMANENT && have->natts == want->natts &&
+	bool		same = rel->rd_rel->relpersistence == RELPERSISTENCE_PERMANENT &&
 		(have->constr == NULL || have->constr->num_check == 0);
+	int			i = 0;
+	int			j = 0;
 
-	for (int i = 0; same && i < want->natts; i++)
+	/* a column that was dropped from one of them is not in the other */
+	while (same)
 	{
-		Form_pg_attribute a = TupleDescAttr(want, i);
-		Form_pg_attribute b = TupleDescAttr(have, i);
+		Form_pg_attribute a;
+		Form_pg_attribute b;
 
+		while (i < want->natts && TupleDescAttr(want, i)->attisdropped)
+			i++;
+		while (j < have->natts && TupleDescAttr(have, j)->attisdropped)
+			j++;
+		if (i == want->natts || j == have->natts)
+			break;
+		a = TupleDescAttr(want, i++);
+		b = TupleDescAttr(have, j++);
 		same = strcmp(NameStr(a->attname), NameStr(b->attname)) == 0 && a->atttypid == b->atttypid &&
-			a->attnotnull == b->attnotnull && a->attcollation == b->attcollation && a->attisdropped == b->attisdropped;
+			a->attnotnull == b->attnotnull && a->attcollation == b->attcollation;
 	}
+	same = same && i == want->natts && j == have->natts;
 	table_close(rel, AccessShareLock);
 	table_close(event, AccessShareLock);
 	return same;
