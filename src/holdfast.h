@@ -10,7 +10,7 @@
  *		rights									access.c, on GetUserId()
  *		CHECK and NOT NULL						arguments are bounded (args.c), rows
  *												are made by the state machine
- *		unique indexes							hf_insert, hf_insert_unique (table.c)
+ *		unique indexes							hf_insert, hf_insert_unique (row.c)
  *		foreign keys, user triggers, rules,
  *		row security, exclusion constraints		refused by hf_open (table.c)
  *		partition bounds						evidence.c routes by them
@@ -45,9 +45,78 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+/* ---------------------------------------------------------------- what differs between major versions */
+
 #if PG_VERSION_NUM < 180000
 #define pg_noreturn pg_attribute_noreturn()
 #endif
+static inline IndexScanDesc
+hf_index_beginscan_bitmap(Relation index, Snapshot snapshot, int nkeys)
+{
+#if PG_VERSION_NUM >= 180000
+	return index_beginscan_bitmap(index, snapshot, NULL, nkeys);
+#else
+	return index_beginscan_bitmap(index, snapshot, nkeys);
+#endif
+}
+
+static inline IndexScanDesc
+hf_index_beginscan(Relation heap, Relation index, Snapshot snapshot, int nkeys)
+{
+#if PG_VERSION_NUM >= 180000
+	return index_beginscan(heap, index, snapshot, NULL, nkeys, 0);
+#else
+	return index_beginscan(heap, index, snapshot, nkeys, 0);
+#endif
+}
+
+/* BRIN keeps pins in the IndexInfo of an insertion. */
+static inline void
+hf_index_insert_cleanup(Relation index, struct IndexInfo *info)
+{
+#if PG_VERSION_NUM >= 170000
+	index_insert_cleanup(index, info);
+#endif
+}
+
+/* Whether an index keeps only a summary of a page, and so must hear of a HOT update too. */
+static inline bool
+hf_index_summarizes(const struct IndexInfo *info)
+{
+#if PG_VERSION_NUM >= 160000
+	return info->ii_Summarizing;
+#else
+	return false;
+#endif
+}
+
+/* Which indexes want an entry of the new version. */
+typedef enum HfIndexes
+{
+	HF_NO_INDEXES, HF_SUMMARIZING_INDEXES, HF_ALL_INDEXES
+} HfIndexes;
+
+static inline TM_Result
+hf_table_tuple_update(Relation rel, ItemPointer otid, TupleTableSlot *slot, CommandId cid, Snapshot snapshot, bool wait,
+					  TM_FailureData *tmfd, LockTupleMode *lockmode, HfIndexes *indexes)
+{
+	TM_Result	result;
+#if PG_VERSION_NUM >= 160000
+	TU_UpdateIndexes update = TU_None;
+#else
+	bool		update = false;
+#endif
+
+	result = table_tuple_update(rel, otid, slot, cid, snapshot, InvalidSnapshot, wait, tmfd, lockmode, &update);
+#if PG_VERSION_NUM >= 160000
+	*indexes = update == TU_All ? HF_ALL_INDEXES : update == TU_Summarizing ? HF_SUMMARIZING_INDEXES : HF_NO_INDEXES;
+#else
+	*indexes = update ? HF_ALL_INDEXES : HF_NO_INDEXES;
+#endif
+	return result;
+}
+
+/* ---------------------------------------------------------------- names and bounds */
 
 #define HF_SCHEMA "holdfast"
 
@@ -237,17 +306,43 @@ extern void hf_begin(HfCall *call, const char *function, bool write);
 extern void hf_end(HfCall *call);
 extern CommandId hf_command_id(HfCall *call);
 extern int	hf_call_depth(void);
+extern bool hf_text_is(Datum value, const char *word);
+extern Datum hf_word(const char *word);		/* a text constant, made once per backend */
 
 /* ---------------------------------------------------------------- table.c: our tables, through the access methods */
 
-struct TableShape;
+/* What a backend remembers of one index. */
+typedef struct HfIndexShape
+{
+	Oid			indexid;
+	NameData	name;
+	bool		usable;			/* for scans: valid, not only ready */
+	IndexInfo  *info;
+	ExprState  *predicate;
+} HfIndexShape;
+
+/* What a backend remembers of one table or event partition. */
+typedef struct HfShape
+{
+	bool		stale;			/* an invalidation came in since it was built */
+	uint64		resets;			/* how often everything had been invalidated by then */
+	AttrNumber *att;			/* column enum -> attribute number */
+	Datum	   *fill;			/* by attribute: what an insert puts there */
+	bool	   *fill_null;
+	bool		behind;			/* an unknown column has a default that only SQL can make */
+	int			nindexes;
+	HfIndexShape *indexes;
+	ExprContext *econtext;		/* for their predicates */
+	MemoryContext cxt;			/* where all this lives */
+	TupleTableSlot **slots;		/* for rows that are inserted in bulk, made when first asked for */
+} HfShape;
 
 struct HfTable
 {
 	HfTableId	id;
 	Relation	rel;
 	const AttrNumber *att;		/* column enum -> attribute number */
-	struct TableShape *shape;
+	HfShape    *shape;
 	Relation   *indexes;		/* opened when needed */
 	struct IndexInfo **infos;	/* this call's own */
 	MemoryContext cxt;
@@ -258,6 +353,24 @@ struct HfTable
 	BlockNumber nblocks;		/* 0: not asked yet */
 	bool		closing;
 };
+
+extern void hf_table_init(void);
+extern void hf_tables_check(void);
+extern uint64 hf_tables_generation(void);
+extern uint64 hf_job_generation(void);
+extern int	hf_table_ncolumns(HfTableId id);
+extern const char *hf_column_name(HfTableId id, int column);
+extern const char *hf_table_name(HfTableId id);
+extern Oid	hf_sequence_oid(const char *name);
+extern Oid	hf_table_oid(HfTableId id);
+extern const char *hf_unsupported(Relation rel, Oid our_namespace);
+extern HfTable *hf_open(HfCall *call, HfTableId id);
+extern HfTable *hf_open_partition(HfCall *call, Relation rel);
+extern void hf_close(HfTable *table);
+extern Relation hf_index(HfTable *table, const char *suffix);
+extern Relation hf_open_index(HfTable *table, int i);
+
+/* ---------------------------------------------------------------- row.c: rows, made, changed, locked and stored */
 
 /* A row being read and changed: the stored version, if any, and the next. */
 typedef struct HfRow
@@ -273,21 +386,7 @@ typedef enum HfLock
 	HF_LOCKED, HF_BUSY, HF_GONE
 } HfLock;
 
-extern void hf_table_init(void);
-extern void hf_tables_check(void);
-extern uint64 hf_tables_generation(void);
-extern uint64 hf_job_generation(void);
-extern int	hf_table_ncolumns(HfTableId id);
-extern const char *hf_column_name(HfTableId id, int column);
-extern const char *hf_table_name(HfTableId id);
 extern void hf_table_fill(HfTable *table, Datum *values, bool *nulls);
-extern Oid	hf_sequence_oid(const char *name);
-extern Oid	hf_table_oid(HfTableId id);
-extern const char *hf_unsupported(Relation rel, Oid our_namespace);
-extern HfTable *hf_open(HfCall *call, HfTableId id);
-extern HfTable *hf_open_partition(HfCall *call, Relation rel);
-extern void hf_close(HfTable *table);
-extern Relation hf_index(HfTable *table, const char *suffix);
 extern HfRow *hf_row_new(HfTable *table);
 extern HfRow *hf_row_for(HfTable *table);
 extern void hf_row_free(HfRow *row);
@@ -305,14 +404,6 @@ extern bool hf_delete(HfCall *call, HfRow *row);
 extern void hf_update_locked(HfCall *call, HfRow *row);
 extern void hf_delete_locked(HfCall *call, HfRow *row);
 extern HfLock hf_lock(HfCall *call, HfRow *row, bool skip);
-extern bool hf_may_lie_at(HfTable *table, ItemPointer place);
-extern bool hf_find_job(HfRow *row, int64 job_id);
-extern bool hf_find_key(HfRow *row, const pg_uuid_t *key);
-extern bool hf_find_key_at(HfRow *row, const pg_uuid_t *key, int key_column, ItemPointer place);
-extern bool hf_find_queue(HfRow *row, int32 queue_id);
-extern bool hf_find_live_key(HfRow *row, const pg_uuid_t *key);
-extern IndexScanDesc hf_index_beginscan_bitmap(Relation index, Snapshot snapshot, int nkeys);
-extern IndexScanDesc hf_index_beginscan(Relation heap, Relation index, Snapshot snapshot, int nkeys);
 
 #define HF_ATT(row, column) ((row)->table->att[column] - 1)
 
@@ -349,8 +440,16 @@ hf_set_null(HfRow *row, int column)
 #define hf_uuid(row, column) DatumGetUUIDP(hf_get(row, column))
 #define hf_text(row, column) DatumGetTextPP(hf_get(row, column))
 
-extern bool hf_text_is(Datum value, const char *word);
-extern Datum hf_word(const char *word);		/* a text constant, made once per backend */
+/* ---------------------------------------------------------------- find.c: rows, found by a key or where they were stored */
+
+extern bool hf_may_lie_at(HfTable *table, ItemPointer place);
+extern bool hf_find_job(HfRow *row, int64 job_id);
+extern bool hf_find_key(HfRow *row, const pg_uuid_t *key);
+extern bool hf_find_key_at(HfRow *row, const pg_uuid_t *key, int key_column, ItemPointer place);
+extern bool hf_find_queue(HfRow *row, int32 queue_id);
+extern bool hf_find_live_key(HfRow *row, const pg_uuid_t *key);
+extern void hf_note_job_place(const HfRow *row);
+extern IndexScanDesc hf_lookup_scan(HfTable *table, Relation index);
 
 /* ---------------------------------------------------------------- evidence.c: events, findings, refusals */
 
@@ -364,8 +463,6 @@ typedef struct HfDetail
 {
 	struct JsonbParseState *state;
 } HfDetail;
-
-
 
 extern void hf_evidence_init(void);
 extern void hf_event_init(HfCall *call, HfEvent *event, const char *kind, HfRow *job);
