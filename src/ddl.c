@@ -30,7 +30,6 @@
 #include "access/xact.h"
 #include "catalog/dependency.h"
 #include "catalog/namespace.h"
-#include "catalog/partition.h"
 #include "catalog/pg_extension.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_namespace.h"
@@ -42,7 +41,6 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/catcache.h"
 #include "utils/fmgroids.h"
@@ -66,8 +64,8 @@ forget_permission(SubXactEvent event, SubTransactionId me, SubTransactionId pare
 		permitted_xid = InvalidTransactionId;
 }
 
-static bool
-is_permitted(void)
+bool
+hf_ddl_is_permitted(void)
 {
 	return TransactionIdIsValid(permitted_xid) && permitted_xid == GetTopTransactionIdIfAny();
 }
@@ -115,14 +113,14 @@ is_enforced(void)
 	hf_begin(&call, "evidence_ddl", false);
 	hf_config_scan(HF_SETTING, find_mode, &enforced);
 	hf_end(&call);
-	return enforced && !is_permitted();
+	return enforced && !hf_ddl_is_permitted();
 }
 
 /* ---------------------------------------------------------------- record, refuse */
 
 /* The finding of a command on an object; "note" says what else was done, or NULL. */
-static void
-record_for(HfDdl *d, int32 queue, const char *type, const char *identity, const char *note)
+void
+hf_ddl_record_for(HfDdl *d, int32 queue, const char *type, const char *identity, const char *note)
 {
 	HfCall		call;
 	HfDetail	detail = {0};
@@ -132,7 +130,7 @@ record_for(HfDdl *d, int32 queue, const char *type, const char *identity, const 
 	hf_detail_cstring(&detail, "type", type);
 	hf_detail_cstring(&detail, "object", identity);
 	hf_detail_cstring(&detail, "note", note);
-	if (is_permitted())
+	if (hf_ddl_is_permitted())
 		hf_detail_bool(&detail, "permitted", true);
 	hf_detail_who(&detail);
 	hf_finding(&call, "evidence_ddl", queue, NULL, NULL, hf_detail_end(&detail));
@@ -143,7 +141,7 @@ record_for(HfDdl *d, int32 queue, const char *type, const char *identity, const 
 static void
 record(HfDdl *d, const char *type, const char *identity, const char *note)
 {
-	record_for(d, HF_NO_QUEUE, type, identity, note);
+	hf_ddl_record_for(d, HF_NO_QUEUE, type, identity, note);
 }
 
 static void
@@ -185,8 +183,8 @@ refuse_member(HfDdl *d, const char *identity)
 			 errhint("ALTER EXTENSION holdfast UPDATE changes it, or a superuser does.")));
 }
 
-static void
-refuse_unpermitted(HfDdl *d, const char *identity, const char *why)
+void
+hf_ddl_refuse_unpermitted(HfDdl *d, const char *identity, const char *why)
 {
 	remember(d, identity, ERRCODE_INSUFFICIENT_PRIVILEGE);
 	ereport(ERROR,
@@ -201,7 +199,7 @@ static void
 refuse_if_enforced(HfDdl *d, const char *identity)
 {
 	if (is_enforced())
-		refuse_unpermitted(d, identity, "It could stop the evidence, and the evidence mode is \"enforce\".");
+		hf_ddl_refuse_unpermitted(d, identity, "It could stop the evidence, and the evidence mode is \"enforce\".");
 }
 
 /* ---------------------------------------------------------------- triggers that must stay on */
@@ -234,10 +232,10 @@ put_back_triggers(HfDdl *d, Oid relid)
 	if (names == NIL)
 		return NULL;
 	initStringInfo(&done);
-	appendStringInfoString(&done, is_permitted() ? "not ALWAYS any more:" : "put back to ALWAYS:");
+	appendStringInfoString(&done, hf_ddl_is_permitted() ? "not ALWAYS any more:" : "put back to ALWAYS:");
 	foreach(lc, names)
 	{
-		if (!is_permitted())
+		if (!hf_ddl_is_permitted())
 			hf_own_execute(psprintf("ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER %s", table, quote_identifier(lfirst(lc))));
 		appendStringInfo(&done, " %s", (char *) lfirst(lc));
 	}
@@ -245,8 +243,8 @@ put_back_triggers(HfDdl *d, Oid relid)
 }
 
 /* The same of a table and its partitions. */
-static char *
-put_back_all_triggers(HfDdl *d, Oid relid)
+char *
+hf_ddl_put_back(HfDdl *d, Oid relid)
 {
 	char	   *done = put_back_triggers(d, relid);
 	ListCell   *lc;
@@ -300,7 +298,7 @@ our_table_changed(HfDdl *d, const HfDdlTarget *t)
 	}
 	if (!hf_ddl_partition_is_day(d, t))
 		refuse_always(d, t->identity, "Only a day of events, as holdfast.make_partition() makes it, may be a partition of holdfast.event.");
-	note = put_back_all_triggers(d, t->relid);
+	note = hf_ddl_put_back(d, t->relid);
 	if (note == NULL && hf_ddl_leaves_no_record(d, t))
 		return;
 	if (!hf_ddl_is_harmless(d))
@@ -358,132 +356,6 @@ granted(HfDdl *d, GrantStmt *stmt)
 	record(d, "privilege", HF_SCHEMA, NULL);
 }
 
-/* ---------------------------------------------------------------- watched tables */
-
-/* The table that is watched: of a partition, the one at the top. */
-static Oid
-top_of(Oid relid)
-{
-	while (get_rel_relispartition(relid))
-		relid = get_partition_parent(relid, true);
-	return relid;
-}
-
-/* CREATE TRIGGER, or nothing but ENABLE ALWAYS. */
-static bool
-puts_triggers_there(Node *stmt)
-{
-	ListCell   *lc;
-
-	if (IsA(stmt, AlterTableStmt))
-		foreach(lc, ((AlterTableStmt *) stmt)->cmds)
-			if (((AlterTableCmd *) lfirst(lc))->subtype != AT_EnableAlwaysTrig)
-				return false;
-	return IsA(stmt, AlterTableStmt) || IsA(stmt, CreateTrigStmt);
-}
-
-static bool
-makes_partition(Node *stmt)
-{
-	if (IsA(stmt, AlterTableStmt))
-		return ((AlterTableCmd *) linitial(((AlterTableStmt *) stmt)->cmds))->subtype == AT_AttachPartition;
-	return IsA(stmt, CreateStmt) && ((CreateStmt *) stmt)->partbound != NULL;
-}
-
-/*
- * With the rights of the extension's owner, since whoever makes a partition
- * needs none in our schema.  An owner who may not alter the table leaves it,
- * and hf_watch_recheck() and verify() tell.
- */
-static void
-give_triggers(HfDdl *d, Oid relid)
-{
-	Oid			owner = hf_ddl_owner_of(hf_ddl_ours(d, "queue"));
-	Oid			user;
-	int			context;
-
-	if (!has_privs_of_role(owner, hf_ddl_owner_of(relid)))
-		return;
-	GetUserIdAndSecContext(&user, &context);
-	SetUserIdAndSecContext(owner, context | SECURITY_LOCAL_USERID_CHANGE);
-	hf_own_execute(psprintf("SELECT holdfast.watch_triggers(%u::pg_catalog.oid::pg_catalog.regclass)", relid));
-	SetUserIdAndSecContext(user, context);
-}
-
-/*
- * A watched table, or a partition of one: its triggers stay on, a new
- * partition gets those that it does not inherit, and a mapping that no longer
- * fits is refused in mode enforce.
- */
-static void
-watched_table_changed(HfDdl *d, const HfDdlTarget *t)
-{
-	Node	   *stmt = d->event->parsetree;
-	Relation	rel = try_relation_open(t->relid, AccessShareLock);
-	int32		watch_id = 0;
-	HfWatch    *watch = NULL;
-	bool		enforce;
-	char	   *note;
-	char	   *problem;
-
-	if (rel != NULL && rel->trigdesc != NULL && rel->rd_rel->relkind != RELKIND_VIEW)
-		watch_id = hf_watch_id_of(rel);
-	if (watch_id != 0)
-		watch = hf_watch_of(rel, watch_id);
-	enforce = watch != NULL && watch->mode == HF_ENFORCE;
-	if (rel != NULL)
-		relation_close(rel, AccessShareLock);
-	if (watch_id == 0)
-		return;
-	note = put_back_all_triggers(d, t->relid);
-	if (puts_triggers_there(stmt))
-		return;					/* watch(), or a restore, which has not come to the others yet */
-	if (makes_partition(stmt) && !is_permitted())
-		give_triggers(d, top_of(t->relid));
-	problem = hf_watch_recheck(t->relid);
-	if (problem != NULL && enforce && !is_permitted())
-		refuse_unpermitted(d, t->identity, psprintf("It would stop the watch, whose mode is enforce: %s.", problem));
-	if (problem != NULL || note != NULL)
-		record_for(d, -watch_id, t->type, t->identity, problem != NULL ? problem : note);
-}
-
-/* A watch whose trigger is gone with the command. */
-static void
-watch_dropped(HfDdl *d, const char *identity)
-{
-	Oid			user;
-	int			context;
-	bool		ends;
-
-	GetUserIdAndSecContext(&user, &context);
-	SetUserIdAndSecContext(hf_ddl_owner_of(hf_ddl_ours(d, "queue")), context | SECURITY_LOCAL_USERID_CHANGE);
-	ends = SPI_execute("SELECT FROM holdfast.watch w WHERE w.mode OPERATOR(pg_catalog.=) 'enforce' AND NOT EXISTS"
-					" (SELECT FROM holdfast.watch_relation r WHERE r.watch_id OPERATOR(pg_catalog.=) w.watch_id)", true, 1) == SPI_OK_SELECT &&
-		SPI_processed > 0;
-	SetUserIdAndSecContext(user, context);
-	if (ends && !is_permitted())
-		refuse_unpermitted(d, identity, "It would end a watch whose mode is enforce.");
-}
-
-/* Another trigger of a watched table is gone. */
-static void
-trigger_dropped(HfDdl *d, DropStmt *stmt)
-{
-	ListCell   *lc;
-
-	foreach(lc, stmt->objects)
-	{
-		List	   *names = list_copy(lfirst(lc));
-		HfDdlTarget t = {.classid = RelationRelationId, .type = "table"};
-
-		names = list_truncate(names, list_length(names) - 1);	/* the trigger's name is the last */
-		t.objid = t.relid = RangeVarGetRelid(makeRangeVarFromNameList(names), NoLock, true);
-		t.identity = NameListToString(names);
-		if (OidIsValid(t.relid) && !hf_ddl_is_ours(d, t.relid))
-			watched_table_changed(d, &t);
-	}
-}
-
 static void
 command_on(HfDdl *d, HfDdlTarget *t)
 {
@@ -505,7 +377,7 @@ command_on(HfDdl *d, HfDdlTarget *t)
 			if ((IsA(stmt, CreateStmt) || IsA(stmt, AlterTableStmt) || IsA(stmt, CreateForeignTableStmt)) && hf_ddl_inherits(d, t->relid))
 				refuse_always(d, t->identity, "The library does not look into children of its tables.");
 		}
-		watched_table_changed(d, t);
+		hf_ddl_watched_changed(d, t);
 	}
 	else if (t->classid == NamespaceRelationId ? t->objid == d->ns :
 			 t->classid == ExtensionRelationId ? t->objid == d->extension :
@@ -561,7 +433,7 @@ on_command_end(HfDdl *d)
 	if (IsA(stmt, DropStmt))
 	{
 		if (((DropStmt *) stmt)->removeType == OBJECT_TRIGGER)
-			trigger_dropped(d, (DropStmt *) stmt);
+			hf_ddl_trigger_dropped(d, (DropStmt *) stmt);
 		return;					/* the rest is sql_drop's */
 	}
 	SPI_connect();
@@ -612,7 +484,7 @@ on_drop(HfDdl *d)
 		if (strstr(identity, "holdfast_watch on ") == identity)
 		{
 			if (original)		/* else the table goes with it, and leaves nothing to be seen */
-				watch_dropped(d, identity);
+				hf_ddl_watch_dropped(d, identity);
 		}
 		else if (strstr(identity, "holdfast_watch") == NULL)
 			refuse_if_enforced(d, identity);

@@ -700,6 +700,19 @@ pg_noreturn extern void hf_violation_refuse(HfChange *c, uint32 violations);
 extern int32 hf_watch_id_of(Relation rel);	/* 0: not watched */
 extern char *hf_watch_recheck(Oid relid);	/* what is wrong with the watch on a table or partition, or NULL */
 
+/* ---------------------------------------------------------------- ddl.c, for ddlwatch.c */
+
+extern bool hf_ddl_is_permitted(void);
+extern void hf_ddl_record_for(HfDdl *d, int32 queue, const char *type, const char *identity, const char *note);
+extern void hf_ddl_refuse_unpermitted(HfDdl *d, const char *identity, const char *why);
+extern char *hf_ddl_put_back(HfDdl *d, Oid relid);
+
+/* ---------------------------------------------------------------- ddlwatch.c, for ddl.c */
+
+extern void hf_ddl_watched_changed(HfDdl *d, const HfDdlTarget *t);
+extern void hf_ddl_watch_dropped(HfDdl *d, const char *identity);
+extern void hf_ddl_trigger_dropped(HfDdl *d, struct DropStmt *stmt);
+
 /* ---------------------------------------------------------------- history.c: what the events say of a lease */
 
 typedef struct HfHistory

@@ -1,0 +1,147 @@
+/*-------------------------------------------------------------------------
+ *
+ * ddlwatch.c
+ *	  DDL on watched tables: their triggers stay, and fit.
+ *
+ * A watched table is its owner's, who may have no right in our schema: what
+ * is done here for the watch must not keep him from altering his table.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "holdfast.h"
+
+#include "catalog/namespace.h"
+#include "catalog/partition.h"
+#include "catalog/pg_class.h"
+#include "commands/event_trigger.h"
+#include "commands/trigger.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "nodes/parsenodes.h"
+#include "utils/acl.h"
+#include "utils/lsyscache.h"
+
+/* The table that is watched: of a partition, the one at the top. */
+static Oid
+top_of(Oid relid)
+{
+	while (get_rel_relispartition(relid))
+		relid = get_partition_parent(relid, true);
+	return relid;
+}
+
+/* CREATE TRIGGER, or nothing but ENABLE ALWAYS. */
+static bool
+puts_triggers_there(Node *stmt)
+{
+	ListCell   *lc;
+
+	if (IsA(stmt, AlterTableStmt))
+		foreach(lc, ((AlterTableStmt *) stmt)->cmds)
+			if (((AlterTableCmd *) lfirst(lc))->subtype != AT_EnableAlwaysTrig)
+				return false;
+	return IsA(stmt, AlterTableStmt) || IsA(stmt, CreateTrigStmt);
+}
+
+static bool
+makes_partition(Node *stmt)
+{
+	if (IsA(stmt, AlterTableStmt))
+		return ((AlterTableCmd *) linitial(((AlterTableStmt *) stmt)->cmds))->subtype == AT_AttachPartition;
+	return IsA(stmt, CreateStmt) && ((CreateStmt *) stmt)->partbound != NULL;
+}
+
+/*
+ * With the rights of the extension's owner, since whoever makes a partition
+ * needs none in our schema.  An owner who may not alter the table leaves it,
+ * and hf_watch_recheck() and verify() tell.
+ */
+static void
+give_triggers(HfDdl *d, Oid relid)
+{
+	Oid			owner = hf_ddl_owner_of(hf_ddl_ours(d, "queue"));
+	Oid			user;
+	int			context;
+
+	if (!has_privs_of_role(owner, hf_ddl_owner_of(relid)))
+		return;
+	GetUserIdAndSecContext(&user, &context);
+	SetUserIdAndSecContext(owner, context | SECURITY_LOCAL_USERID_CHANGE);
+	hf_own_execute(psprintf("SELECT holdfast.watch_triggers(%u::pg_catalog.oid::pg_catalog.regclass)", relid));
+	SetUserIdAndSecContext(user, context);
+}
+
+/*
+ * A watched table, or a partition of one: its triggers stay on, a new
+ * partition gets those that it does not inherit, and a mapping that no longer
+ * fits is refused in mode enforce.
+ */
+void
+hf_ddl_watched_changed(HfDdl *d, const HfDdlTarget *t)
+{
+	Node	   *stmt = d->event->parsetree;
+	Relation	rel = try_relation_open(t->relid, AccessShareLock);
+	int32		watch_id = 0;
+	HfWatch    *watch = NULL;
+	bool		enforce;
+	char	   *note;
+	char	   *problem;
+
+	if (rel != NULL && rel->trigdesc != NULL && rel->rd_rel->relkind != RELKIND_VIEW)
+		watch_id = hf_watch_id_of(rel);
+	if (watch_id != 0)
+		watch = hf_watch_of(rel, watch_id);
+	enforce = watch != NULL && watch->mode == HF_ENFORCE;
+	if (rel != NULL)
+		relation_close(rel, AccessShareLock);
+	if (watch_id == 0)
+		return;
+	note = hf_ddl_put_back(d, t->relid);
+	if (puts_triggers_there(stmt))
+		return;					/* watch(), or a restore, which has not come to the others yet */
+	if (makes_partition(stmt) && !hf_ddl_is_permitted())
+		give_triggers(d, top_of(t->relid));
+	problem = hf_watch_recheck(t->relid);
+	if (problem != NULL && enforce && !hf_ddl_is_permitted())
+		hf_ddl_refuse_unpermitted(d, t->identity, psprintf("It would stop the watch, whose mode is enforce: %s.", problem));
+	if (problem != NULL || note != NULL)
+		hf_ddl_record_for(d, -watch_id, t->type, t->identity, problem != NULL ? problem : note);
+}
+
+/* A watch whose trigger is gone with the command. */
+void
+hf_ddl_watch_dropped(HfDdl *d, const char *identity)
+{
+	Oid			user;
+	int			context;
+	bool		ends;
+
+	GetUserIdAndSecContext(&user, &context);
+	SetUserIdAndSecContext(hf_ddl_owner_of(hf_ddl_ours(d, "queue")), context | SECURITY_LOCAL_USERID_CHANGE);
+	ends = SPI_execute("SELECT FROM holdfast.watch w WHERE w.mode OPERATOR(pg_catalog.=) 'enforce' AND NOT EXISTS"
+					" (SELECT FROM holdfast.watch_relation r WHERE r.watch_id OPERATOR(pg_catalog.=) w.watch_id)", true, 1) == SPI_OK_SELECT &&
+		SPI_processed > 0;
+	SetUserIdAndSecContext(user, context);
+	if (ends && !hf_ddl_is_permitted())
+		hf_ddl_refuse_unpermitted(d, identity, "It would end a watch whose mode is enforce.");
+}
+
+/* Another trigger of a watched table is gone. */
+void
+hf_ddl_trigger_dropped(HfDdl *d, DropStmt *stmt)
+{
+	ListCell   *lc;
+
+	foreach(lc, stmt->objects)
+	{
+		List	   *names = list_copy(lfirst(lc));
+		HfDdlTarget t = {.classid = RelationRelationId, .type = "table"};
+
+		names = list_truncate(names, list_length(names) - 1);	/* the trigger's name is the last */
+		t.objid = t.relid = RangeVarGetRelid(makeRangeVarFromNameList(names), NoLock, true);
+		t.identity = NameListToString(names);
+		if (OidIsValid(t.relid) && !hf_ddl_is_ours(d, t.relid))
+			hf_ddl_watched_changed(d, &t);
+	}
+}
