@@ -25,7 +25,9 @@ SQL       := $(wildcard $(PARTS:%=sql/holdfast/%.sql))
 UNLISTED  := $(filter-out $(SQL),$(wildcard sql/holdfast/*.sql))
 $(if $(UNLISTED),$(warning not in PARTS, and so not installed: $(UNLISTED)))
 DATA_built = sql/holdfast--$(EXTVERSION).sql
-DATA      := $(wildcard sql/holdfast--*--*.sql)
+# sql/released/ keeps install scripts as they were released, never to be changed:
+# test/t/016_update.pl updates from the oldest and compares with a fresh install.
+DATA      := $(wildcard sql/holdfast--*--*.sql sql/released/holdfast--*.sql)
 
 # fmgr's calling convention and the server's headers need the three exceptions.
 WERROR    ?= -Werror
