@@ -125,6 +125,7 @@ CREATE FUNCTION pg_temp.scans(relkind "char") RETURNS bigint LANGUAGE sql AS $$
 	WHERE c.relname ~ '^(event|attempt_record)_?' AND c.relkind = $1 AND c.relnamespace = 'holdfast'::regnamespace
 $$;
 SET LOCAL enable_seqscan = off;	-- attempt_record is small here
+DISCARD PLANS;	-- those above were made with it on, for tables as small as these
 CREATE TEMPORARY TABLE before AS SELECT pg_temp.scans('r') AS tables, pg_temp.scans('i') AS indexes;
 SELECT count(*) FROM pg_temp.lines($$'customer-1'$$) \g /dev/null
 SELECT count(*) FROM pg_temp.lines($$job_id => 42$$) \g /dev/null
