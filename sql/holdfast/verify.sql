@@ -38,6 +38,10 @@ AS $$
 	FROM member m JOIN pg_proc p ON p.oid = m.objid JOIN pg_language l ON l.oid = p.prolang
 	WHERE m.classid = 'pg_proc'::regclass
 	UNION ALL
+	SELECT 'body', p.oid::regprocedure::text, pg_get_function_sqlbody(p.oid)	-- of one in standard SQL, which has no source text
+	FROM member m JOIN pg_proc p ON p.oid = m.objid
+	WHERE m.classid = 'pg_proc'::regclass AND p.prosqlbody IS NOT NULL
+	UNION ALL
 	SELECT 'view', t.oid::regclass::text, concat_ws(E'\n', t.reloptions, pg_get_viewdef(t.oid)) FROM tab t WHERE t.relkind = 'v'
 	UNION ALL
 	SELECT CASE t.relkind WHEN 'c' THEN 'type' ELSE 'table' END, t.oid::regclass::text,
@@ -115,7 +119,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 	FULL JOIN (SELECT n.kind, n.object, n.definition, encode(sha256(convert_to(n.definition, 'UTF8')), 'hex') AS digest
 			   FROM holdfast.present_definitions() n) p USING (kind, object)
 	WHERE d.digest IS DISTINCT FROM p.digest
-	  AND NOT (d.kind = 'view' AND p.kind = 'view' AND d.server_version / 10000 <> current_setting('server_version_num')::integer / 10000)
+	  AND NOT (d.object IS NOT NULL AND coalesce(p.kind, '') IN ('view', 'body') AND d.server_version / 10000 <> current_setting('server_version_num')::integer / 10000)
 	  AND NOT (d.object IS NULL AND p.kind = 'index' AND p.definition !~ 'UNIQUE|EXCLUDE')	-- one of the user's is kept like our own
 	UNION ALL
 	SELECT 'definition', 'the note of definitions', 'is empty', 'Install the extension anew, or call holdfast.accept_definitions() if you know its state to be right.'

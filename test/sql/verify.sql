@@ -1,7 +1,7 @@
 \i test/setup.sql
 \i test/tools.sql
 -- verify() names whatever is switched off, missing, added or differently defined, also by a superuser, behind the triggers.
-SELECT plan(62);
+SELECT plan(63);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 CREATE ROLE regress_holdfast_gone;
@@ -62,6 +62,7 @@ SELECT alike(pg_temp.found(statement), '%' || finding || '%', left(statement, 10
 	('GRANT EXECUTE ON FUNCTION holdfast.maintain() TO PUBLIC', 'holdfast.maintain() PUBLIC may execute it'),
 	('CREATE FUNCTION holdfast.enqueue(text) RETURNS text LANGUAGE sql AS ''SELECT $1''', 'planted holdfast.enqueue(text)'), ('CREATE VIEW holdfast.spy AS SELECT 1', 'planted holdfast.spy'),
 	('CREATE OR REPLACE FUNCTION holdfast.guard() RETURNS trigger LANGUAGE plpgsql AS ''BEGIN RETURN NULL; END''', 'function holdfast.guard() is defined differently'),
+	('CREATE OR REPLACE FUNCTION holdfast.span(ms bigint) RETURNS text LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE RETURN ''none''', 'body holdfast.span(bigint) is defined differently'),
 	('UPDATE pg_proc SET prosrc = ''holdfast_own'' WHERE oid = ''holdfast.guard()''::regprocedure', 'function holdfast.guard() is defined differently'),
 	('UPDATE pg_proc SET probin = ''/tmp/evil.so'' WHERE oid = ''holdfast.key_of(text)''::regprocedure', 'function holdfast.key_of(text) is defined differently'),
 	('ALTER FUNCTION holdfast.purge_ledger SET search_path = public', 'function holdfast.purge_ledger(bigint) is defined differently'), ('CREATE OR REPLACE VIEW holdfast.guarded AS SELECT * FROM (VALUES (''''::text, ''''::text, ''''::text, ''''::text, ''''::text)) AS v (table_name, rule, trigger_name, events, level)', 'view holdfast.guarded is defined differently'),
