@@ -95,6 +95,7 @@ static bool shapes_stale = true;
 static uint64 shapes_generation = 0;
 static uint64 resets = 0;		/* invalidations of everything */
 static uint64 job_invalidations = 0;
+static uint64 invalidations = 0;	/* of any relation, ours or not */
 
 static void forget_relation(Datum arg, Oid relid);
 static void forget_all(Datum arg, int cacheid, uint32 hashvalue);
@@ -112,6 +113,7 @@ forget_relation(Datum arg, Oid relid)
 {
 	ShapeEntry *entry;
 
+	invalidations++;
 	if (relid == InvalidOid)
 	{
 		shapes_stale = true;
@@ -329,10 +331,11 @@ table_shape(HfTableId id, Relation rel)
 {
 	Oid			relid = RelationGetRelid(rel);
 	ShapeEntry *entry = hash_search(shapes, &relid, HASH_FIND, NULL);
-	HfShape *shape;
+	HfShape    *shape;
 	TupleDesc	desc = RelationGetDescr(rel);
 	MemoryContext old;
 	bool	   *known;
+	uint64		before = invalidations;
 
 	if (entry != NULL && !entry->shape->stale && entry->shape->resets == resets)
 		return entry->shape;
@@ -369,6 +372,14 @@ table_shape(HfTableId id, Relation rel)
 
 	entry = hash_search(shapes, &relid, HASH_ENTER, NULL);
 	entry->shape = shape;
+
+	/*
+	 * What came in while it was made, with every lock that was taken for it,
+	 * could not mark it stale.  It is good for this transaction, whose lock on
+	 * the table whoever drops an index waits for, and not beyond.
+	 */
+	if (invalidations != before)
+		shapes_stale = shape->stale = true;
 	return shape;
 }
 
