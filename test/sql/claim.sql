@@ -23,7 +23,7 @@ BEGIN;
 SET holdfast.single_transaction = on;
 \i test/tools.sql
 
-SELECT plan(121);
+SELECT plan(124);
 
 SELECT is(:'in_repeatable_read_claim'::text, '25001', 'claim in REPEATABLE READ is refused');
 SELECT is(:'in_repeatable_read_claim_any'::text, '25001', 'claim_any likewise');
@@ -328,6 +328,16 @@ SELECT pg_temp.stored() AS before \gset
 SELECT is(CASE WHEN state = ANY (states) THEN 'refused' ELSE state END, 'refused', left(call, 100) || ' is refused')
 FROM bad, pg_temp.refusal('SELECT * FROM holdfast.' || call) AS state;
 SELECT is(pg_temp.stored(), :'before', 'a refused claim has changed nothing');
+
+-- A second live job of one key, which only a hand can make: it is not handed out before its key's own job, however early it is due.
+
+SELECT holdfast.create_queue('owned') \g /dev/null
+SELECT job_id FROM holdfast.enqueue('owned', 'act', 'owned') \gset owner_
+INSERT INTO holdfast.job SELECT (jsonb_populate_record(j, '{"job_id": 999999999}' || jsonb_build_object('run_after', j.run_after - interval '1 s'))).*
+	FROM holdfast.job j WHERE j.job_id = :owner_job_id;
+SELECT results_eq($$SELECT job_id FROM holdfast.claim('owned', 'w', 2)$$, ARRAY[:owner_job_id::bigint], 'G5: only the job that its ledger row names is handed out');
+SELECT is((SELECT status FROM holdfast.job WHERE job_id = 999999999), 'pending', 'the other one waits');
+SELECT is((SELECT detail ->> 'reason' FROM holdfast.event_all WHERE job_id = 999999999 AND kind = 'action_deferred'), 'key_owned', 'and it is on record why');
 
 SELECT * FROM finish();
 ROLLBACK;
