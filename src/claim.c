@@ -4,8 +4,9 @@
  *	  claim, claim_any, complete_and_claim.
  *
  * A claim waits for no row lock.  For each job that dispatch.c hands it, it
- * locks the job, or steps over it; then the ledger row, or steps over it,
- * having written nothing; only with both held does it decide and write.  On
+ * locks the job, or steps over it; then it gets hold of the ledger row
+ * (hold_ledger), or steps over the job, having written nothing; only with both
+ * held does it decide and write.  On
  * the way it settles what it finds: leases that have ended, jobs past their
  * deadline, intents already committed, jobs of an open stream, jobs whose key
  * another live job owns.

@@ -292,7 +292,7 @@ typedef struct HfEvents HfEvents;
 
 typedef struct HfCall
 {
-	MemoryContext cxt;			/* everything the call allocates; deleted by hf_end */
+	MemoryContext cxt;			/* everything the call allocates; emptied by hf_end */
 	MemoryContext caller_cxt;
 	bool		write;
 	TimestampTz now;
