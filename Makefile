@@ -4,6 +4,7 @@
 #	make test [ONLY="name ..."]			install what is missing, build, install, run every test
 #	make expected [ONLY="name ..."]		write expected/ from what the tests print
 #	make matrix [MAJORS="17 18"]		the tests on PostgreSQL 15, 17 and 18 (scripts/matrix)
+#	make soak [PART="name ..."]			the long tests, for hours; SCALE=0.01: to see that they work
 #	make demo
 #	make bench [CASE="name ..."]			measure, beside its peers; QUICK=1: in five minutes
 #	make installcheck					the tests, on a running server
@@ -45,7 +46,7 @@ PROVE_TESTS    := $(sort $(wildcard test/t/*.pl))
 TAP_TESTS      := $(PROVE_TESTS)
 
 # The goals that begin before there is a server to build for.
-SCRIPTED = test expected matrix demo bench
+SCRIPTED = test expected matrix soak demo bench
 
 ifneq ($(filter-out $(SCRIPTED),$(or $(MAKECMDGOALS),all)),)
 PG_CONFIG ?= pg_config
@@ -64,6 +65,8 @@ test demo:
 	@scripts/$@ $(ONLY)
 expected:
 	@scripts/test --accept $(ONLY)
+soak:
+	@scripts/soak $(PART)
 matrix:
 	@scripts/matrix $(MAJORS)
 bench:
