@@ -298,6 +298,8 @@ holdfast_outcome(PG_FUNCTION_ARGS)
 	HfRow	   *job;
 	bool		live;
 	bool		current;
+	bool		known;
+	int32		queue = HF_NO_QUEUE;
 	Datum		values[4] = {0};
 	bool		nulls[4] = {false, true, true, true};
 
@@ -306,9 +308,10 @@ holdfast_outcome(PG_FUNCTION_ARGS)
 	job = hf_row_for(hf_open(&call, HF_JOB));
 	live = hf_find_job(job, job_id);
 	current = live && !hf_is_null(job, JOB_LEASE_ID) && memcmp(hf_uuid(job, JOB_LEASE_ID), lease_id, UUID_LEN) == 0;
-	if (hf_history(&call, job_id, lease_id, h) &&
-		(hf_is_granted_id(DatumGetInt32(h->last.value[EVENT_QUEUE]), HF_WORKER) ||
-		 hf_is_granted_id(DatumGetInt32(h->last.value[EVENT_QUEUE]), HF_PRODUCER)))
+	known = hf_history(&call, job_id, lease_id, h);
+	if (live || known)
+		queue = live ? hf_int32(job, JOB_QUEUE) : DatumGetInt32(h->last.value[EVENT_QUEUE]);
+	if ((live || known) && (hf_is_granted_id(queue, HF_WORKER) || hf_is_granted_id(queue, HF_PRODUCER)))
 	{
 		const HfEvent *at = h->ended ? &h->end : h->known ? &h->started : &h->last;
 		char	   *decision = h->decided ? hf_event_detail(&h->decision, "decision") : NULL;
@@ -321,7 +324,8 @@ holdfast_outcome(PG_FUNCTION_ARGS)
 		}
 		values[2] = live ? hf_get(job, JOB_STATUS) : hf_word("ended");
 		values[3] = at->value[EVENT_AT];
-		nulls[2] = nulls[3] = false;
+		nulls[2] = false;
+		nulls[3] = !known;
 	}
 	else
 		values[0] = hf_word("unknown_job");

@@ -133,15 +133,21 @@ hf_settle_past(HfSettle *s)
 	return record(s, &s->history->end, "action_stale_report", "stale", "the attempt's end is on record");
 }
 
-/* The lease is not current: what do the events say of it? */
+/*
+ * The lease is not current: what do the events say of it?  Of a live job there
+ * may be none, if no claim of it was committed, or if the server that committed
+ * one is gone: its fields are given.
+ */
 static const char *
-look_back(HfSettle *s)
+look_back(HfSettle *s, const HfEvent *live)
 {
 	HfHistory  *h = s->history = palloc(sizeof(HfHistory));
 	const HfEvent *of;
 	bool		known = hf_history(s->call, s->job_id, s->lease_id, h);
 
-	if (!known || !hf_is_granted_id(DatumGetInt32(h->last.value[EVENT_QUEUE]), HF_WORKER))
+	if (!known && live != NULL)
+		h->last = *live;
+	else if (!known || !hf_is_granted_id(DatumGetInt32(h->last.value[EVENT_QUEUE]), HF_WORKER))
 	{
 		if (s->strict)
 			lease_lost(s, NULL, "unknown_job");
@@ -172,6 +178,7 @@ const char *
 hf_settle_find(HfSettle *s, HfFind how)
 {
 	HfLock		lock;
+	HfEvent    *live = NULL;
 
 	s->job = hf_row_for(hf_open(s->call, HF_JOB));
 	if (!hf_find_job(s->job, s->job_id))
@@ -189,7 +196,13 @@ hf_settle_find(HfSettle *s, HfFind how)
 	if (how != HF_FIND_SKIP)
 		s->call->now = hf_clock_now();	/* there may have been a wait */
 	if (hf_is_null(s->job, JOB_LEASE_ID) || memcmp(hf_uuid(s->job, JOB_LEASE_ID), s->lease_id, UUID_LEN) != 0)
+	{
+		HfEvent		event;
+
+		hf_event_init(s->call, &event, "action_attempt_started", s->job);
+		hf_event_keep(live = palloc(sizeof(HfEvent)), &event);
 		goto past;
+	}
 	if (lock == HF_BUSY)
 		return s->call->now < hf_time(s->job, JOB_LEASE_EXPIRES_AT) ? "held" :
 			hf_settle_stale(s, "heartbeat after the end of the lease");
@@ -200,7 +213,7 @@ hf_settle_find(HfSettle *s, HfFind how)
 
 past:
 	hf_settle_release(s);
-	return look_back(s);
+	return look_back(s, live);
 }
 
 /* Lock the ledger row of the job, if it has side effects. */

@@ -245,11 +245,11 @@ class Model:
 		j = self.jobs.get(job_id)
 		if j and j.lease == lease: return j, None, None
 		if strict: raise Refused('JQ001')
-		if not self.events[job_id]: return None, 'unknown_job', None
+		if not j and not self.events[job_id]: return None, 'unknown_job', None
 		h = self.attempts.get((job_id, lease)) or NS(attempt=None, known=False, end=None, stale=False, stale_beat=False, found=[])
 		if h.end and h.end.kind not in ('lost', 'cancelled') and fn != 'heartbeat': return None, 'reported', h
 		if fn == 'heartbeat' and h.stale_beat: return None, 'stale', h
-		last = max(a for _, a in self.events[job_id])
+		last = max((a for _, a in self.events[job_id]), default=0)
 		if h.known and not h.stale and last > h.attempt: self.finding('lease_overlap', job_id)
 		self.stale(job_id, lease, h, fn, h.attempt if h.known else last)
 		return None, 'stale', h
@@ -569,7 +569,7 @@ class Model:
 	# ---- outcome
 	def outcome(self, job_id, lease):
 		j, h = self.jobs.get(job_id), self.attempts.get((job_id, lease))
-		if not self.events[job_id]: return 'unknown_job', None, None
+		if not j and not self.events[job_id]: return 'unknown_job', None, None
 		state = j.status if j else 'ended'
 		if j and j.lease == lease: return 'running', None, state
 		if not h or not h.known: return 'stale', None, state

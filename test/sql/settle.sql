@@ -1,7 +1,7 @@
 \i test/setup.sql
 \i test/tools.sql
 -- Settling: what each report does to job, budget and ledger, and when the job comes back.
-SELECT plan(329);
+SELECT plan(337);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 SELECT holdfast.define_retry_policy('plain', '10 s', 2, '1 h', '0 s', '5 s', 5) \g /dev/null
@@ -63,6 +63,21 @@ SELECT is(pg_temp.state('it failed'), 'running, execute, ledger started', 'G2: a
 
 SELECT pg_temp.started('strict', 'plain') \g /dev/null
 SELECT is(holdfast.complete(pg_temp.id('strict'), pg_temp.lease('strict'), strict => true), 'completed', 'strict is no hindrance to the holder');
+
+-- a live job that nobody has claimed, as far as this server knows: the claim was rolled back, or committed by a server that is gone
+
+SELECT job_id AS never FROM holdfast.enqueue('complete', 'act', 'never claimed') \gset
+SELECT to_jsonb(j) AS before FROM holdfast.job j WHERE job_id = :never \gset
+SELECT is(holdfast.complete(:never, '00000000-0000-4000-8000-000000000001'), 'stale', 'G2: a report about a job that was never claimed is stale');
+SELECT is((SELECT outcome FROM holdfast.heartbeat(:never, '00000000-0000-4000-8000-000000000001')), 'stale', 'G2: a heartbeat, too');
+SELECT results_eq(format('SELECT outcome FROM holdfast.complete_batch(ARRAY[%s], ARRAY[gen_random_uuid()])', :never), ARRAY['stale'], 'G2: and in a batch');
+SELECT throws_ok(format('SELECT holdfast.assert_lease(%s, gen_random_uuid())', :never), 'JQ001', NULL, 'G2: an assertion raises');
+SELECT results_eq(format($$SELECT kind, lease_id IS NOT NULL, attempt_number, subject, worker_result FROM pg_temp.evidence WHERE job_id = %s ORDER BY event_id$$, :never),
+	$$VALUES ('action_stale_report', true, 0, 'never claimed', 'complete'), ('action_stale_report', true, 0, 'never claimed', 'heartbeat'), ('action_stale_report', true, 0, 'never claimed', 'complete_batch')$$,
+	'G2: each that was answered is on record');
+SELECT results_eq(format('SELECT outcome, state FROM holdfast.outcome(%s, gen_random_uuid())', :never), $$VALUES ('stale', 'pending')$$, 'G10: outcome says that the lease was never granted, and that the job waits');
+SELECT is((SELECT to_jsonb(j) FROM holdfast.job j WHERE job_id = :never), :'before'::jsonb, 'G2: none of it changes the job');
+SELECT is(holdfast.cancel(:never), 'cancelled', 'it is a job like any other');
 
 -- the same failure twice, another one
 
