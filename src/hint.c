@@ -20,8 +20,8 @@
  * among them; a hint that is lowered therefore forgets them.
  *
  * A slot is forgotten when this backend writes a lower turn, when a
- * transaction of its own that moved the hint rolls back, when the clock steps
- * back, and when the table is invalidated.  Once the least lease end among
+ * transaction of its own that moved the hint rolls back or is prepared, when the
+ * clock steps back, and when the table is invalidated.  Once the least lease end among
  * running jobs passed over has come, the hint goes back to the least turn of
  * theirs.  What is overlooked all the same is found by the net (dispatch.c).
  * A new backend begins with what another has left (front.c).
@@ -63,9 +63,9 @@ on_xact_event(XactEvent event, void *arg)
 {
 	if (!moved_in_transaction)
 		return;
-	if (event == XACT_EVENT_ABORT)
-		forget_moved();
-	else if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_PREPARE)
+	if (event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
+		forget_moved();			/* what is prepared may be rolled back, by whomever */
+	else if (event == XACT_EVENT_COMMIT)
 	{
 		for (int i = 0; i < HF_NSLOTS; i++)
 			slots[i].in_transaction = false;
