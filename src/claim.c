@@ -3,13 +3,13 @@
  * claim.c
  *	  claim, claim_any, complete_and_claim.
  *
- * A claim waits for no row lock.  For each job that dispatch.c hands it, it
- * locks the job, or steps over it; then it gets hold of the ledger row
- * (hold_ledger), or steps over the job, having written nothing; only with both
- * held does it decide and write.  On
- * the way it settles what it finds: leases that have ended, jobs past their
- * deadline, intents already committed, jobs of an open stream, jobs whose key
- * another live job owns.
+ * A claim waits for no row lock.  A job that nothing bars from starting, the
+ * usual case, is started without a lock first: its ledger row and then the job
+ * are stored over the versions that were read, or, where another transaction
+ * is at one of them, neither is.  Any other job is locked, and its ledger row,
+ * or stepped over; with both held the claim settles what it has found: leases
+ * that have ended, jobs past their deadline, intents already committed, jobs
+ * of an open stream, jobs whose key another live job owns.
  *
  *-------------------------------------------------------------------------
  */
@@ -49,6 +49,7 @@ typedef struct Claim
 	Modes		modes;
 	int			granted;
 	int			aside;			/* settled, suppressed or deferred besides */
+	bool		lock_first;		/* somebody locks jobs without changing them: look before writing */
 	bool		merged;			/* complete_and_claim: kind and outcome come first */
 } Claim;
 
@@ -135,9 +136,13 @@ put_context(Claim *c, HfRow *job, HfRow *ledger, TimestampTz deadline, int32 max
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 
-/* Hand the job out: both rows are locked. */
-static void
-grant(Claim *c, HfDispatch *dispatch, HfRow *job, HfRow *ledger)
+/*
+ * Hand the job out.  Without "locked" its ledger row is started already, and
+ * the job is stored over the version that was read or not at all: false,
+ * another transaction is at it.
+ */
+static bool
+grant(Claim *c, HfDispatch *dispatch, HfRow *job, HfRow *ledger, bool locked)
 {
 	HfCall	   *call = c->call;
 	pg_uuid_t	lease_id;
@@ -161,7 +166,7 @@ grant(Claim *c, HfDispatch *dispatch, HfRow *job, HfRow *ledger)
 	hf_set_null(job, JOB_LAST_HEARTBEAT_AT);
 	hf_set_null(job, JOB_PARKED_FROM);
 	hf_set(job, JOB_WORKER_NAME, PointerGetDatum(c->worker_name));
-	if (ledger != NULL && execute && !hf_ledger_is(ledger, "started"))
+	if (locked && ledger != NULL && execute && !hf_ledger_is(ledger, "started"))
 		hf_ledger_set(call, ledger, job, "started", (Datum) 0);
 
 	hf_event_init(call, &event, "action_attempt_started", job);
@@ -172,13 +177,17 @@ grant(Claim *c, HfDispatch *dispatch, HfRow *job, HfRow *ledger)
 	hf_event_set(&event, EVENT_TIMEOUT_MS, Int64GetDatum(timeout_ms));
 	if (ledger != NULL)
 		hf_event_copy(&event, EVENT_SIDE_EFFECT_STATE, ledger, LEDGER_STATE);
-	hf_event_add(call, &event);
 
-	hf_update_locked(call, job);
+	if (locked)
+		hf_update_locked(call, job);
+	else if (!hf_update_skip(call, job))
+		return false;
+	hf_event_add(call, &event);
 	hf_lease_granted(&lease_id);
 	hf_dispatch_running_until(dispatch, until);
 	put_context(c, job, ledger, deadline, max_attempts);
 	c->granted++;
+	return true;
 }
 
 /* Not its turn after all: later, and why. */
@@ -246,7 +255,7 @@ loss_may_end(const Claim *c, const HfRow *job)
 		!hf_is_null(job, JOB_GIVE_UP_AT) || !hf_is_null(job, JOB_CANCEL_REQUESTED_AT);
 }
 
-/* With the job locked and loaded: decide what becomes of it. */
+/* With the job and its ledger row locked and loaded: decide what becomes of it. */
 static void
 decide(Claim *c, HfDispatch *dispatch, HfRow *job, HfRow *ledger)
 {
@@ -284,18 +293,37 @@ decide(Claim *c, HfDispatch *dispatch, HfRow *job, HfRow *ledger)
 		c->aside++;
 	}
 	else
-		grant(c, dispatch, job, ledger);
+		(void) grant(c, dispatch, job, ledger, true);
 }
 
-/* Whether nothing bars the job, which is locked, from being handed out: the usual case. */
+/* Whether nothing bars the job from being handed out, as the two rows were read: the usual case. */
 static bool
 may_start(Claim *c, HfRow *job, HfRow *ledger)
 {
 	return hf_is_null(job, JOB_LEASE_ID) && hf_is_null(job, JOB_STREAM) &&
 		(hf_is_null(job, JOB_GIVE_UP_AT) || c->call->now < hf_time(job, JOB_GIVE_UP_AT)) &&
 		hf_text_is(hf_get(job, JOB_MODE), "execute") &&
-		hf_int64(ledger, LEDGER_JOB_ID) == hf_int64(job, JOB_ID) && !hf_bool(ledger, LEDGER_HAS_EFFECTS) &&
-		(hf_ledger_is(ledger, "planned") || hf_ledger_is(ledger, "failed_retryable"));
+		(ledger == NULL ||
+		 (hf_int64(ledger, LEDGER_JOB_ID) == hf_int64(job, JOB_ID) && !hf_bool(ledger, LEDGER_HAS_EFFECTS) &&
+		  (hf_ledger_is(ledger, "planned") || hf_ledger_is(ledger, "failed_retryable"))));
+}
+
+/*
+ * Start such a job.  The ledger row comes first, since the job remembers its
+ * place; it is put back if the job is not to be had, which is rare: whoever
+ * claims is at the ledger row before.
+ */
+static bool
+start(Claim *c, HfDispatch *dispatch, HfRow *job, HfRow *ledger)
+{
+	if (ledger != NULL && !hf_ledger_start(c->call, ledger, job))
+		return false;
+	if (grant(c, dispatch, job, ledger, false))
+		return true;
+	if (ledger != NULL)
+		hf_ledger_unstart(c->call, ledger);
+	c->lock_first = true;
+	return false;
 }
 
 /* A row that is missing, purged by retention or by hand, is entered anew, for the next claim. */
@@ -310,29 +338,31 @@ enter_ledger_anew(HfCall *call, HfRow *job)
 	hf_row_free(fresh);
 }
 
-/*
- * Get hold of the ledger row, if the job has one: started already where
- * nothing bars it, else locked, for decide() to see.  false: step over the job,
- * another transaction is at the row, or there is none.
- */
+/* Deal with one job; false: step over it, another transaction is at it, or its ledger row was missing. */
 static bool
-hold_ledger(Claim *c, HfRow *job, HfRow **ledger)
+take(Claim *c, HfDispatch *dispatch, HfRow *job)
 {
 	HfCall	   *call = c->call;
+	HfRow	   *ledger = NULL;
+	bool		taken;
 
-	if (!hf_bool(job, JOB_SIDE_EFFECTS))
-		return true;
-	*ledger = hf_ledger_of(call, job);
-	if (*ledger == NULL)
+	if (hf_bool(job, JOB_SIDE_EFFECTS) && (ledger = hf_ledger_of(call, job)) == NULL)
 	{
-		enter_ledger_anew(call, job);
+		if (hf_lock(call, job, true) == HF_LOCKED)
+			enter_ledger_anew(call, job);
 		return false;
 	}
-	if (may_start(c, job, *ledger) ? hf_ledger_start(call, *ledger, job) : hf_lock(call, *ledger, true) == HF_LOCKED)
-		return true;
-	hf_row_free(*ledger);
-	*ledger = NULL;
-	return false;
+	if (!c->lock_first && may_start(c, job, ledger))
+		taken = start(c, dispatch, job, ledger);
+	else
+	{
+		taken = hf_lock(call, job, true) == HF_LOCKED && (ledger == NULL || hf_lock(call, ledger, true) == HF_LOCKED);
+		if (taken)
+			decide(c, dispatch, job, ledger);
+	}
+	if (ledger != NULL)
+		hf_row_free(ledger);
+	return taken;
 }
 
 /* ---------------------------------------------------------------- one queue */
@@ -350,7 +380,6 @@ claim_pass(Claim *c)
 	while (c->granted < c->qty && c->aside < HF_MAX_ASIDE && !exhausted)
 	{
 		HfRow	   *job;
-		HfRow	   *ledger = NULL;
 		bool		leave_to_maintain;
 
 		CHECK_FOR_INTERRUPTS();
@@ -363,14 +392,8 @@ claim_pass(Claim *c)
 			 !hf_is_null(job, JOB_GIVE_UP_AT) && call->now >= hf_time(job, JOB_GIVE_UP_AT));
 		if (!hf_is_null(job, JOB_LEASE_ID) && hf_lease_asserted(job))
 			leave_to_maintain = true;
-		if (leave_to_maintain || hf_lock(call, job, true) != HF_LOCKED || !hold_ledger(c, job, &ledger))
-		{
+		if (leave_to_maintain || !take(c, dispatch, job))
 			hf_dispatch_keep(dispatch);
-			continue;
-		}
-		decide(c, dispatch, job, ledger);
-		if (ledger != NULL)
-			hf_row_free(ledger);
 	}
 	return hf_dispatch_end(dispatch, exhausted && c->granted < c->qty);
 }

@@ -142,43 +142,56 @@ known_priority(HfDispatch *d, ModeScan *m, int32 *known)
 	return found;
 }
 
+/* The least priority of the mode with an entry between "above" and "below", both exclusive. */
+static bool
+priority_between(HfDispatch *d, bool reconcile, int32 above, int32 below, int32 *priority)
+{
+	IndexScanDesc scan;
+	ScanKeyData keys[4];
+	bool		found;
+	bool		isnull;
+
+	int4_key(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, d->queue_id);
+	mode_key(&keys[1], reconcile);
+	int4_key(&keys[2], 3, BTGreaterStrategyNumber, F_INT4GT, above);
+	int4_key(&keys[3], 3, BTLessStrategyNumber, F_INT4LT, below);
+	scan = hf_index_beginscan(d->table->rel, d->index, &d->dirty, lengthof(keys));
+	scan->xs_want_itup = true;	/* the entry says it; the row need not be looked at */
+	index_rescan(scan, keys, lengthof(keys), NULL, 0);
+	found = (index_getnext_tid(scan, ForwardScanDirection) != NULL);
+	if (found)
+		*priority = DatumGetInt32(index_getattr(scan->xs_itup, 3, scan->xs_itupdesc, &isnull));
+	index_endscan(scan);
+	return found;
+}
+
 /*
  * The next priority of the mode that may have an entry, above the present one.
- * Where a slot says which to expect, only the gap before it is looked at: the
- * scan ends at the first page's high key, rather than step over the entries of
- * finished jobs at the front of the expected priority.
+ * Where a slot says which to expect, only the gap before it is looked at,
+ * rather than the entries of finished jobs at the front of the expected one.
  */
 static bool
 next_priority(HfDispatch *d, ModeScan *m)
 {
-	IndexScanDesc scan;
-	ScanKeyData keys[4];
-	int			n = 0;
-	int32		expected = 0;
+	int32		above = m->any_priority ? m->priority : PG_INT32_MIN;
+	int32		expected = PG_INT32_MAX;
 	bool		known = known_priority(d, m, &expected);
-	bool		found;
+	bool		empty = d->use_hints && hf_gap_empty(d->table, d->index, d->queue_id, m->reconcile, above, expected);
+	int32		next = expected;
 
-	int4_key(&keys[n++], 1, BTEqualStrategyNumber, F_INT4EQ, d->queue_id);
-	mode_key(&keys[n++], m->reconcile);
-	if (m->any_priority)
-		int4_key(&keys[n++], 3, BTGreaterStrategyNumber, F_INT4GT, m->priority);
-	if (known)
-		int4_key(&keys[n++], 3, BTLessStrategyNumber, F_INT4LT, expected);
-	scan = hf_index_beginscan(d->table->rel, d->index, &d->dirty, n);
-	scan->xs_want_itup = true;	/* the entry says it; the row need not be looked at */
-	index_rescan(scan, keys, n, NULL, 0);
-	found = (index_getnext_tid(scan, ForwardScanDirection) != NULL);
-	if (found)
+	if (!empty || hf_hint_mode == HF_HINT_CHECK)
 	{
-		bool		isnull;
+		bool		found = priority_between(d, m->reconcile, above, expected, &next);
 
-		m->priority = DatumGetInt32(index_getattr(scan->xs_itup, 3, scan->xs_itupdesc, &isnull));
+		if (found && empty)
+			ereport(WARNING,
+					(errmsg("a claim would have missed priority %d", next)));
+		known |= found;
 	}
-	else if (known)
-		m->priority = expected;
-	m->any_priority |= found || known;
-	index_endscan(scan);
-	return found || known;
+	if (known)
+		m->priority = next;
+	m->any_priority |= known;
+	return known;
 }
 
 /* The candidate, or what was met in its place, stays where it is: the hint must not pass it. */

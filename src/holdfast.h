@@ -70,6 +70,23 @@ hf_index_beginscan(Relation heap, Relation index, Snapshot snapshot, int nkeys)
 #endif
 }
 
+/* The leaf page of a btree where a key belongs, share-locked; invalid if the index is empty.  For who includes access/nbtree.h. */
+#if PG_VERSION_NUM >= 170000
+#define hf_bt_search(heap, index, key, buffer) _bt_freestack(_bt_search(index, heap, key, buffer, BT_READ))
+#elif PG_VERSION_NUM >= 160000
+#define hf_bt_search(heap, index, key, buffer) _bt_freestack(_bt_search(index, heap, key, buffer, BT_READ, NULL))
+#else
+#define hf_bt_search(heap, index, key, buffer) _bt_freestack(_bt_search(index, key, buffer, BT_READ, NULL))
+#endif
+
+#if PG_VERSION_NUM >= 160000
+typedef RelFileNumber HfRelFileNumber;
+#define hf_relfilenumber(rel) ((rel)->rd_locator.relNumber)
+#else
+typedef Oid HfRelFileNumber;
+#define hf_relfilenumber(rel) ((rel)->rd_node.relNode)
+#endif
+
 /* BRIN keeps pins in the IndexInfo of an insertion. */
 static inline void
 hf_index_insert_cleanup(Relation index, struct IndexInfo *info)
@@ -772,6 +789,7 @@ extern HfRow *hf_ledger_of(HfCall *call, const HfRow *job);
 extern bool hf_ledger_is(const HfRow *ledger, const char *state);
 extern void hf_ledger_set(HfCall *call, HfRow *ledger, HfRow *job, const char *state, Datum evidence);
 extern bool hf_ledger_start(HfCall *call, HfRow *ledger, HfRow *job);
+extern void hf_ledger_unstart(HfCall *call, HfRow *ledger);
 extern void hf_ledger_note_place(const HfRow *ledger, HfRow *job);
 extern HfRow *hf_ledger_new(HfCall *call, const HfRow *job, const char *state);
 extern void hf_ledger_free(List *rows);
@@ -1022,6 +1040,10 @@ extern void hf_front_write(HfCall *call, const HfSlot *slot);
 /* ---------------------------------------------------------------- span.c: the span of time that some views look at */
 
 extern void hf_span_init(void);
+
+/* ---------------------------------------------------------------- gap.c: priorities without an entry */
+
+extern bool hf_gap_empty(HfTable *table, Relation index, int32 queue_id, bool reconcile, int32 above, int32 below);
 
 /* ---------------------------------------------------------------- dispatch.c: jobs in the order of their turn */
 

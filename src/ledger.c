@@ -13,6 +13,7 @@
 #include "holdfast.h"
 
 #include "access/stratnum.h"
+#include "access/xact.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/snapmgr.h"
@@ -181,6 +182,21 @@ hf_ledger_start(HfCall *call, HfRow *ledger, HfRow *job)
 		return false;
 	hf_ledger_note_place(ledger, job);
 	return true;
+}
+
+/* Put back what hf_ledger_start() has replaced. */
+void
+hf_ledger_unstart(HfCall *call, HfRow *ledger)
+{
+	HfRow	   *started = hf_row_for(ledger->table);
+
+	CommandCounterIncrement();	/* one command may not write a row twice */
+	hf_row_load(ledger);
+	if (!hf_find_key(started, hf_uuid(ledger, LEDGER_KEY)))
+		elog(ERROR, "a ledger row just stored was not found");
+	hf_row_copy(started, ledger, LEDGER_NCOLUMNS);
+	hf_update_locked(call, started);
+	hf_row_free(started);
 }
 
 /* A row for the intent of a job, not yet stored. */
