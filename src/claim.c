@@ -172,6 +172,7 @@ grant(Claim *c, HfDispatch *dispatch, HfRow *job, HfRow *ledger, bool locked)
 	hf_event_init(call, &event, "action_attempt_started", job);
 	hf_event_set_enqueued(&event, job);
 	hf_event_copy(&event, EVENT_LEASE_EXPIRES_AT, job, JOB_LEASE_EXPIRES_AT);
+	hf_event_copy(&event, EVENT_FENCING_TOKEN, job, JOB_FENCING_TOKEN);
 	hf_event_copy(&event, EVENT_FAILURES, job, JOB_FAILURES);
 	hf_event_set(&event, EVENT_MAX_ATTEMPTS, Int32GetDatum(max_attempts));
 	hf_event_set(&event, EVENT_TIMEOUT_MS, Int64GetDatum(timeout_ms));

@@ -204,7 +204,7 @@ hf_table_tuple_update(Relation rel, ItemPointer otid, TupleTableSlot *slot, Comm
 	X(EVENT_QUEUE, "queue") X(EVENT_ATTEMPT_NUMBER, "attempt_number") X(EVENT_KIND, "kind") \
 	X(EVENT_SUBJECT, "subject") X(EVENT_ACTION_KEY, "action_key") X(EVENT_CORRELATION_ID, "correlation_id") \
 	X(EVENT_LEASE_ID, "lease_id") X(EVENT_WORKER_NAME, "worker_name") X(EVENT_MODE, "mode") \
-	X(EVENT_LEASE_EXPIRES_AT, "lease_expires_at") X(EVENT_LAST_HEARTBEAT_AT, "last_heartbeat_at") \
+	X(EVENT_LEASE_EXPIRES_AT, "lease_expires_at") X(EVENT_FENCING_TOKEN, "fencing_token") X(EVENT_LAST_HEARTBEAT_AT, "last_heartbeat_at") \
 	X(EVENT_SCOPE, "scope") X(EVENT_INTENT_VERSION, "intent_version") X(EVENT_FAILURES, "failures") \
 	X(EVENT_MAX_ATTEMPTS, "max_attempts") X(EVENT_PAYLOAD_DIGEST, "payload_digest") \
 	X(EVENT_ENQUEUED_AT, "enqueued_at") X(EVENT_ENQUEUED_BY, "enqueued_by") \

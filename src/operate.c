@@ -325,30 +325,27 @@ enter_again(HfCall *call, HfRow *job, HfRow *live, int64 *other)
 }
 
 static void
-add_redriven_event(HfCall *call, HfRow *job, const HfRow *ledger, const HfRow *dead, text *reason, int64 delay_ms,
-				   HfDetail *detail)
+add_redriven_event(HfCall *call, HfEvent *event, HfRow *job, const HfRow *ledger, const HfRow *dead, text *reason,
+				   int64 delay_ms, HfDetail *detail)
 {
-	HfEvent		event;
-
-	hf_event_init(call, &event, "action_redriven", job);
-	hf_event_set(&event, EVENT_NEXT_NOT_BEFORE, hf_get(job, JOB_RUN_AFTER));
+	hf_event_set(event, EVENT_NEXT_NOT_BEFORE, hf_get(job, JOB_RUN_AFTER));
 	if (delay_ms >= 0)
 	{
-		hf_event_set(&event, EVENT_DELAY_MS, Int64GetDatum(delay_ms));
-		hf_event_set(&event, EVENT_RETRY_POLICY,
+		hf_event_set(event, EVENT_DELAY_MS, Int64GetDatum(delay_ms));
+		hf_event_set(event, EVENT_RETRY_POLICY,
 					 CStringGetTextDatum(hf_job_policy(job, hf_queue_by_id(hf_int32(job, JOB_QUEUE)))->name));
 		hf_detail_bool(detail, "recovered", true);
 	}
 	if (ledger != NULL)
-		hf_event_copy(&event, EVENT_SIDE_EFFECT_STATE, ledger, LEDGER_STATE);
+		hf_event_copy(event, EVENT_SIDE_EFFECT_STATE, ledger, LEDGER_STATE);
 	hf_detail_operator(detail, reason);
 	hf_detail_text(detail, "was_dead_by", hf_text(dead, DEAD_REASON));
 	hf_detail_int(detail, "failures_before", hf_int32(dead, JOB_FAILURES));
 	hf_detail_int(detail, "reconciles_before", hf_int32(dead, JOB_RECONCILES));
 	hf_detail_int(detail, "losses_before", hf_int32(dead, JOB_LOSSES));
 	hf_detail_int(detail, "resumes_before", hf_int32(dead, JOB_RESUMES));
-	hf_event_set(&event, EVENT_DETAIL, hf_detail_end(detail));
-	hf_event_add(call, &event);
+	hf_event_set(event, EVENT_DETAIL, hf_detail_end(detail));
+	hf_event_add(call, event);
 }
 
 /*
@@ -364,17 +361,19 @@ hf_redrive(HfCall *call, HfRow *dead, text *reason, int64 delay_ms, int64 *other
 	HfRow	   *ledger = NULL;
 	HfRedriven	result = REDRIVEN;
 	const char *mode = "execute";
+	HfEvent		event;
 	HfDetail	detail = {0};
 
 	renew(call, job, dead, delay_ms, &detail);
 	if (hf_bool(job, JOB_SIDE_EFFECTS) && hf_ledger_lock_of(call, job, false, &ledger) == HF_LEDGER_HELD)
 		result = redrive_ledger(call, job, live, ledger, &mode, other);
 	hf_set(job, JOB_MODE, hf_word(mode));
+	hf_event_init(call, &event, "action_redriven", job);	/* the row that is entered notes the event's time */
 	if (result == REDRIVEN)
 		result = enter_again(call, job, live, other);
 	if (result == REDRIVEN)
 	{
-		add_redriven_event(call, job, ledger, dead, reason, delay_ms, &detail);
+		add_redriven_event(call, &event, job, ledger, dead, reason, delay_ms, &detail);
 		hf_delete_locked(call, dead);
 		hf_hint_pending(hf_int32(job, JOB_QUEUE), strcmp(mode, "reconcile") == 0, hf_int32(job, JOB_PRIORITY),
 							hf_time(job, JOB_RUN_AFTER), hf_int64(job, JOB_ID));

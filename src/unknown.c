@@ -88,7 +88,7 @@ lock_settling(Settling *s)
 
 static void
 add_settled_event(Settling *s, HfRow *job, const char *kind, const char *finding, const char *state, text *reason,
-				  Jsonb *evidence, const char *decision)
+				  Jsonb *evidence, const char *decision, const char *dead_by, TimestampTz next)
 {
 	HfEvent		event;
 	HfDetail	detail = {0};
@@ -98,6 +98,8 @@ add_settled_event(Settling *s, HfRow *job, const char *kind, const char *finding
 		hf_event_set_enqueued(&event, job);
 	hf_event_set(&event, EVENT_WORKER_RESULT, CStringGetTextDatum(finding));
 	hf_event_set(&event, EVENT_SIDE_EFFECT_STATE, hf_get(s->ledger, LEDGER_STATE));
+	if (next != 0)
+		hf_event_set(&event, EVENT_NEXT_NOT_BEFORE, TimestampTzGetDatum(next));
 	if (s->row != s->ledger)
 	{
 		hf_detail_text(&detail, "effect", hf_text(s->row, LEDGER_EFFECT));
@@ -106,6 +108,7 @@ add_settled_event(Settling *s, HfRow *job, const char *kind, const char *finding
 	hf_detail_cstring(&detail, "by", GetUserNameFromId(GetUserId(), false));
 	hf_detail_text(&detail, "reason", reason);
 	hf_detail_cstring(&detail, "decision", decision);
+	hf_detail_cstring(&detail, "dead_by", dead_by);
 	hf_detail_jsonb(&detail, "evidence", evidence);
 	hf_event_set(&event, EVENT_DETAIL, hf_detail_end(&detail));
 	hf_event_add(s->call, &event);
@@ -181,6 +184,9 @@ settle_unknown(Settling *s, Finding finding, Jsonb *evidence, text *reason, cons
 	bool		more = hf_ledger_others_unknown(call, s->ledger, s->row);
 	const char *final;
 	const char *decision = decide_settled(s, finding, more, &final);
+	bool		goes_on = s->live && final == NULL && strcmp(decision, "succeeded") != 0;
+	TimestampTz was = goes_on ? hf_time(s->job, JOB_RUN_AFTER) : 0;
+	TimestampTz run_after = goes_on ? hf_not_before(was) : 0;
 
 	*state = finding == LANDED || hf_ledger_is(s->row, "committed") ? "committed" :
 		finding == NOT_LANDED ? "failed_retryable" : "failed_terminal";
@@ -193,22 +199,22 @@ settle_unknown(Settling *s, Finding finding, Jsonb *evidence, text *reason, cons
 	if (s->row != s->ledger && final != NULL)
 		hf_ledger_set(call, s->ledger, s->job, "failed_terminal", (Datum) 0);
 	add_settled_event(s, s->job ? s->job : job_of_ledger(s), "action_reconciled",
-					  findings[finding], *state, reason, evidence, decision);
+					  findings[finding], *state, reason, evidence, decision, final, run_after > was ? run_after : 0);
 	if (s->job == NULL)
 		return;
 	if (!s->live)
 		settle_dead(s, strcmp(decision, "succeeded") == 0 ? NULL :
 					final != NULL ? final : text_to_cstring(hf_text(s->job, DEAD_REASON)));
+	else if (goes_on)
+		hf_job_requeue(call, s->job, run_after, more ? "reconcile" : "execute");
 	else if (strcmp(decision, "succeeded") == 0)
 	{
 		hf_job_gone(call, s->job);
 		if (!hf_is_null(s->job, JOB_STREAM))
 			hf_stream_ended(call, hf_int32(s->job, JOB_QUEUE), hf_text(s->job, JOB_STREAM), true);
 	}
-	else if (final != NULL)
-		hf_job_die(call, s->job, final);
 	else
-		hf_job_requeue(call, s->job, hf_not_before(hf_time(s->job, JOB_RUN_AFTER)), more ? "reconcile" : "execute");
+		hf_job_die(call, s->job, final);
 }
 
 /*

@@ -18,6 +18,7 @@ CREATE TABLE holdfast.event (
 	worker_name			text		COLLATE "C",
 	mode				text		COLLATE "C",
 	lease_expires_at	timestamptz,
+	fencing_token		bigint,
 	last_heartbeat_at	timestamptz,
 	scope				text		COLLATE "C",
 	intent_version		integer,
@@ -42,6 +43,7 @@ CREATE TABLE holdfast.event (
 ) PARTITION BY RANGE (at);
 COMMENT ON TABLE holdfast.event IS 'append-only evidence, a partition a day; written in the transaction of the change it describes';
 COMMENT ON COLUMN holdfast.event.at IS 'the clock of the call, never going back within a job; order a job''s events by (attempt_number, at, event_id)';
+COMMENT ON COLUMN holdfast.event.fencing_token IS 'of a start: the token that was handed out with the lease';
 COMMENT ON COLUMN holdfast.event.worker_result IS 'what the worker saw: succeeded, failed, timeout, lost, snoozed, released, cancelled';
 COMMENT ON COLUMN holdfast.event.side_effect_state IS 'the ledger''s state after the event; null for an action without side effects';
 COMMENT ON COLUMN holdfast.event.delay_ms IS 'the delay that was decided, jitter included';

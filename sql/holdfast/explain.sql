@@ -27,7 +27,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 				CASE WHEN policy.policy_name = e.retry_policy
 					 THEN format(' (base %s x %s^%s, at most %s, jitter below %s)', policy.base_delay, policy.backoff_rate,
 								 greatest(e.failures - 1, 0), policy.max_delay, policy.jitter_window) ELSE '' END)
-		WHEN e.kind = 'action_reconciled' AND e.next_not_before IS NOT NULL THEN
+		WHEN e.kind = 'action_reconciled' AND e.lease_id IS NOT NULL AND e.next_not_before IS NOT NULL THEN
 			format('attempt %s asked, and the answer was %s: asked again %s later', e.attempt_number, e.worker_result, holdfast.span(e.at, e.next_not_before))
 		ELSE coalesce(e.detail ->> 'because', replace(regexp_replace(e.kind, '^action_', ''), '_', ' ') || coalesce(' by ' || (e.detail ->> 'by') || ': ' || (e.detail ->> 'reason'), ''))
 	END

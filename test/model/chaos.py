@@ -5,12 +5,13 @@
 
 Producers repeat intents, operators cancel, redrive and settle, maintain() runs beside.  At the end the evidence is
 judged: one holder (G1), no hot loop (G3), budgets (G4), one live job per intent (G5), unknown never executes (G6),
-state = fold(events) (G7), leases not settled before their end (G8), nothing lost (G10).
+rows = the fold of the events (G7, fold.py), leases not settled before their end (G8), nothing lost (G10).
 """
 import argparse, collections, json, multiprocessing, random, sys, time, uuid
 
 import psycopg
 from psycopg.rows import dict_row
+from fold import Oracle
 
 DB = 'dbname=holdfast_chaos'
 ERRORS_EXPECTED = {'JQ001', 'JQ003', 'JQ004', 'JQ007'}
@@ -111,24 +112,6 @@ class Operator(Client):
 
 # ---------------------------------------------------------------- judging
 
-def fold(events):
-	"""The state of a job, from its events alone: (pending | running | dead | gone, attempt_number, mode)."""
-	state, attempt, mode = 'pending', 0, 'execute'
-	for e in events:
-		k, d = e['kind'].removeprefix('action_'), e['detail'] or {}
-		if k == 'attempt_started': state, attempt, mode = 'running', e['attempt_number'], e['mode']
-		elif k in ('retry_scheduled', 'reconcile_scheduled'): state, mode = 'pending', 'reconcile' if k[2] == 'c' else 'execute'
-		elif k in ('snoozed', 'released', 'deferred'): state = 'pending'
-		elif k in ('attempt_succeeded', 'suppressed'): state = 'gone'
-		elif k in ('exhausted', 'terminal'): state = 'dead'
-		elif k in ('cancelled', 'purged'): state = 'dead' if d.get('decision') == 'dead' or d.get('reason') == 'unresolved' else 'gone'
-		elif k == 'redriven': state, mode = 'pending', 'reconcile' if e['mode'] == 'reconcile' else 'execute'
-		elif k == 'reconciled':
-			what = d.get('outcome') or d.get('decision')
-			state = {'done': 'gone', 'succeeded': 'gone', 'retry': 'pending', 'dead': 'dead', 'execute': state, 'reconcile': state}[what]
-			if what == 'execute': mode = 'execute'
-	return state, attempt, mode
-
 def judge(made, held):
 	problems, c = [], connect()
 	def no(what, sql):
@@ -169,18 +152,13 @@ def judge(made, held):
 	no('event times go back', '''SELECT * FROM (SELECT job_id, kind, event_id, at, lag(at) OVER w AS before, lag(kind) OVER w AS kind_before FROM e
 		WHERE kind NOT IN ('action_stale_report', 'action_duplicate_report') -- they are written without the job's lock
 		WINDOW w AS (PARTITION BY job_id, attempt_number ORDER BY event_id)) x WHERE at < before''')
-	now = {r['job_id']: (r['status'], r['attempt_number'], r['mode']) for r in c.execute('SELECT job_id, status, attempt_number, mode FROM holdfast.job').fetchall()}
-	dead = {r['job_id']: r['attempt_number'] for r in c.execute('SELECT job_id, attempt_number FROM holdfast.dead_job').fetchall()}
-	both = now.keys() & dead.keys()
-	if both: problems.append(f'G10: live and dead: {sorted(both)[:5]}')
-	events = collections.defaultdict(list)
-	for e in c.execute('SELECT job_id, kind, attempt_number, mode, detail FROM e ORDER BY job_id, attempt_number, at, event_id').fetchall(): events[e['job_id']].append(e)
-	wrong = []
-	for i in set(made) | now.keys() | dead.keys():
-		f = fold(events[i])
-		is_now = now.get(i) or (('dead', dead[i], f[2]) if i in dead else ('gone', f[1], f[2]))
-		if f != is_now: wrong.append((i, 'events say', f, 'tables say', is_now, [e['kind'] for e in events[i]][-6:]))
-	if wrong: problems.append(f'G7, G10: state is not fold(events): {len(wrong)}, such as {wrong[:3]}')
+	c.execute('BEGIN ISOLATION LEVEL REPEATABLE READ')
+	wrong, events = Oracle().judge(c)
+	c.execute('COMMIT')
+	seen = {e['job_id'] for e in events}
+	lost = set(made) - seen - {r['job_id'] for r in c.execute('SELECT job_id FROM holdfast.job').fetchall()}
+	if lost: problems.append(f'G10: neither live nor on record: {sorted(lost)[:5]}')
+	if wrong: problems.append(f'G7, G10: state is not the fold of the events: {len(wrong)}, such as {wrong[:3]}')
 	by_job = collections.defaultdict(list)
 	ends = {str(r['lease_id']): r['at'].timestamp() for r in c.execute("""SELECT lease_id, min(at) AS at FROM e WHERE lease_id IS NOT NULL AND kind IN
 		('action_cancelled', 'action_purged', 'action_attempt_failed', 'action_attempt_lost', 'action_snoozed', 'action_released', 'action_attempt_succeeded') GROUP BY 1""").fetchall()}
@@ -189,7 +167,7 @@ def judge(made, held):
 		for a, b in zip(sorted(spans), sorted(spans)[1:]):
 			if a[2] != b[2] and b[0] < a[1]: problems.append(f'G1: job {job} was held twice: {a} {b}')
 	print('pairs', dict((r['verdict'], r['n']) for r in c.execute('SELECT verdict, count(*) AS n FROM holdfast.attempt_pair GROUP BY 1').fetchall()))
-	print(f'{len(events)} jobs with {sum(map(len, events.values()))} events, {len(now)} live, {len(dead)} dead, {len(held)} leases')
+	print(f'{len(seen)} jobs with {len(events)} events, {len(held)} leases')
 	return problems
 
 def main():

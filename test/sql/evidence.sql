@@ -25,8 +25,8 @@ SELECT results_eq(
 	$$SELECT at, queue, attempt_number, lease_id = pg_temp.lease('start'), idempotency_key, correlation_id, subject, action_key, worker_name FROM pg_temp.event('start', 'attempt_started')$$,
 	$$VALUES ('2030-01-01 00:00:00+00'::timestamptz, 'start', 1, true, holdfast.intent_key('start', 'act', 's', 3), 'trace', 'start', 'act', 'w')$$, 'G7: who works on what, under which lease');
 SELECT results_eq(
-	$$SELECT mode, lease_expires_at, scope, intent_version, failures, max_attempts, payload_digest = holdfast.payload_digest('{"n": 1}'), side_effect_state FROM pg_temp.event('start', 'attempt_started')$$,
-	$$VALUES ('execute', '2030-01-01 00:01:30+00'::timestamptz, 's', 3, 0, 7, true, 'started')$$, 'G7: how, until when, with which budget, and what is known of the effect');
+	$$SELECT mode, lease_expires_at, fencing_token = (SELECT fencing_token FROM pg_temp.job WHERE job_id = pg_temp.id('start')), scope, intent_version, failures, max_attempts, payload_digest = holdfast.payload_digest('{"n": 1}'), side_effect_state FROM pg_temp.event('start', 'attempt_started')$$,
+	$$VALUES ('execute', '2030-01-01 00:01:30+00'::timestamptz, true, 's', 3, 0, 7, true, 'started')$$, 'G7: how, until when, with which token and budget, and what is known of the effect');
 SELECT is(pg_temp.enqueued('start', 'attempt_started'), '00:00:00 by me', 'G7: a start carries who enqueued it and when');
 SELECT ok((SELECT worker_result IS NULL AND exception_class IS NULL AND next_not_before IS NULL FROM pg_temp.event('start', 'attempt_started')), 'G14: and claims nothing of the end');
 

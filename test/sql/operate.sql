@@ -1,7 +1,7 @@
 \i test/setup.sql
 \i test/tools.sql
 -- What operators do: cancel, purge, redrive, settle_unknown, pause and resume.
-SELECT plan(210);
+SELECT plan(214);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 SELECT holdfast.define_retry_policy('p', '10 s', backoff_rate => 1, jitter_window => '0', min_delay => '1 s', max_attempts => 3,
@@ -171,6 +171,8 @@ SELECT results_eq($$SELECT status, mode, failures, reconciles, losses, resumes, 
 	'G4: its counters begin again, attempt_number goes on, a give_up_at that is past is cleared, and it is due');
 SELECT results_eq($$SELECT fencing_token, enqueued_at, enqueued_by FROM pg_temp.job WHERE job_id = pg_temp.id('redrive')$$, 'SELECT * FROM before', 'and keeps what it was');
 SELECT is_empty($$SELECT * FROM pg_temp.dead_job WHERE job_id = pg_temp.id('redrive')$$, 'G10: it is in one place');
+SELECT is((SELECT last_event_at FROM pg_temp.job WHERE job_id = pg_temp.id('redrive')), (SELECT max(at) FROM pg_temp.evidence WHERE job_id = pg_temp.id('redrive')),
+	'and knows when its last event was, so that the next one is not before it, whatever the clock does');
 SELECT results_eq($$SELECT attempt_number, detail ->> 'reason', detail ->> 'by' = current_user, side_effect_state FROM pg_temp.evidence WHERE job_id = pg_temp.id('redrive') AND kind = 'action_redriven'$$,
 	$$VALUES (4, 'fixed the template', true, 'planned')$$, 'G3: the one exception is recorded: who and why');
 SELECT ok((SELECT detail::text LIKE '%2030-01-01%' AND detail::text ~ '\y3\y' FROM pg_temp.evidence WHERE job_id = pg_temp.id('redrive') AND kind = 'action_redriven'),
@@ -281,9 +283,14 @@ SELECT is((SELECT run_after > pg_temp.clock() FROM pg_temp.job WHERE job_id = pg
 SELECT is(pg_temp.tell('s-due', 'settle_unknown(@key, ''not_landed'', ''{}'', ''r'')'), 'failed_retryable', 'an operator is quick');
 SELECT is(pg_temp.claimed('s-due'), 'none', 'G3: a finding does not shorten the delay after the failure');
 SELECT is(pg_temp.again('s-due'), 'attempt 2, execute', 'G3: at its time it executes');
+SELECT is((SELECT next_not_before FROM pg_temp.evidence WHERE job_id = pg_temp.id('s-due') AND kind = 'action_reconciled'), NULL, 'G3: and by the finding its time has not changed');
+SELECT pg_temp.in_doubt('s-waited'), pg_temp.later('1 h'), pg_temp.tell('s-waited', 'settle_unknown(@key, ''not_landed'', ''{}'', ''r'')') \g /dev/null
+SELECT results_eq($$SELECT next_not_before FROM pg_temp.evidence WHERE job_id = pg_temp.id('s-waited') AND kind = 'action_reconciled'$$,
+	$$SELECT run_after FROM pg_temp.job WHERE job_id = pg_temp.id('s-waited') AND run_after = pg_temp.clock()$$, 'G9: one whose time is past is due now, and the finding says so');
 SELECT pg_temp.in_doubt('s-budget', '{}', 'once') \g /dev/null
 SELECT is(pg_temp.tell('s-budget', 'settle_unknown(@key, ''not_landed'', ''{}'', ''r'')'), 'failed_terminal', 'G4: not_landed without budget');
 SELECT is(pg_temp.state('s-budget'), 'dead (budget), ledger failed_terminal', 'G4: is dead instead');
+SELECT is((SELECT detail ->> 'dead_by' FROM pg_temp.evidence WHERE job_id = pg_temp.id('s-budget') AND kind = 'action_reconciled'), 'budget', 'G4: and its evidence says by what');
 SELECT pg_temp.in_doubt('s-late', jsonb_build_object('give_up_at', pg_temp.clock() + '20 s')) \g /dev/null
 SELECT pg_temp.later('20 s') \g /dev/null
 SELECT is(pg_temp.tell('s-late', 'settle_unknown(@key, ''not_landed'', ''{}'', ''r'')'), 'failed_terminal', 'G4: not_landed past give_up_at');
