@@ -30,6 +30,7 @@ class Job:
         self.attempt_number = self.failures = self.reconciles = self.losses = self.resumes = 0
         self.lease_id = self.lease_expires_at = self.worker_name = self.fencing_token = None
         self.run_after = self.run_from = None		# exactly, or not before; None: not on record
+        self.succeeded = False
         self.cancel_requested, self.last_error_class, self.last_event_at = False, None, None
 
     def pending(self, mode, run_after):
@@ -117,6 +118,9 @@ class Intent:
     def attempt_succeeded(self, job, e, detail):
         if job.place == 'live' and (job.lease_id is None or e['lease_id'] != job.lease_id):
             self.problems.append(f"job {e['job_id']}: succeeded under a lease that was not current")
+        if job.succeeded:
+            self.problems.append(f"job {e['job_id']}: succeeded twice")
+        job.succeeded = True
         job.leaves('gone')
         self.ledger_is(e)
 

@@ -4,8 +4,10 @@
 use strict;
 use warnings;
 use FindBin;
+use lib $FindBin::Bin;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use Relay;
 use Test::More;
 
 my $node = PostgreSQL::Test::Cluster->new('interrupt');
@@ -16,15 +18,7 @@ local $ENV{PGHOST} = $node->host;
 local $ENV{PGPORT} = $node->port;
 $node->safe_psql('postgres', 'CREATE EXTENSION holdfast');
 
-my $out = '';
-IPC::Run::run([ '/usr/bin/python3', "$FindBin::Bin/interrupt.py" ], '>&', \$out) or diag($out);
-my $number = 0;
-while ($out =~ /^((?:not )?ok) \d+ - (.*(?:\n#.*)*)/mg)
-{
-	my ($verdict, $name) = ($1, $2);
-	ok($verdict eq 'ok', (split /\n/, $name)[0]) or diag($name);
-	$number++;
-}
+my $number = relay('interrupt.py');
 cmp_ok($number, '>=', 30, 'calls were interrupted');
 my $log = slurp_file($node->logfile);
 unlike($log, qr/leak|terminated by signal|PANIC|TRAP|XX000/i, 'no leak of a buffer, a relation or a snapshot is reported, and no backend died');

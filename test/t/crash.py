@@ -1,238 +1,311 @@
-"""Workers and producers for 001_crash.pl, and a provider that counts.
+"""A server dies under load, or its connections are cut, again and again (G10); for 001_crash.pl.
 
-	crash.py CONNINFO SEED STOPFILE
+	crash.py BINDIR DATA LOG HOST PORT	with CRASH_CYCLES, CRASH_BACKENDS, CRASH_CUTS and SEED in the environment
 
-Runs until STOPFILE exists, reconnecting whenever the server is gone, then
-drains what is left and writes what it was told into tables of the test's own:
-what was acknowledged, what was not, and how often each effect landed.  The
-provider is this process: an effect lands when a worker says so, and reconcile
-asks it.
+Prints TAP without a plan.  After each recovery, before anybody may connect, everything that was acknowledged is looked
+up, and every job and ledger row that could have changed is compared with the fold of its events.  SIGKILL is not a
+power failure: what the operating system was given, it keeps.
 """
 import os
 import random
+import select
+import signal
+import socket
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 
 import psycopg
+from psycopg.rows import dict_row
 
-conninfo, seed, stopfile = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', 'model'))
+from fold import Oracle
+import load
 
-landed = {}				# idempotency key -> how often
-landed_lock = threading.Lock()
-enqueued = []			# (job_id, key, queue, outcome): acknowledged
-retried = []			# (first answer lost) outcome of the second enqueue
-completed = []			# (job_id, lease_id, answer): acknowledged
-lost = []				# (job_id, lease_id, what, answer to its repetition or None)
-own = []				# (job_id, lease_id) written in the transaction that completes: acknowledged
-problems = []
-draining = threading.Event()
-finished = threading.Event()
+BINDIR, DATA, LOG, HOST, PORT = sys.argv[1:]
+CYCLES, BACKENDS, CUTS = (int(os.environ.get(name) or default) for name, default in
+                          (('CRASH_CYCLES', 20), ('CRASH_BACKENDS', 5), ('CRASH_CUTS', 100)))
+SEED = int(os.environ.get('SEED') or random.SystemRandom().randrange(10 ** 6))
 
 
-def stopping():
-    return os.path.exists(stopfile)
+def conninfo(host=HOST):
+    return f'host={host} port={PORT} dbname=postgres'
 
 
-class Client(threading.Thread):
-    def __init__(self, number):
-        super().__init__(daemon=True)
-        self.number = number
-        self.random = random.Random(seed * 1000 + number)
-        self.conn = None
+# ---------------------------------------------------------------- the server
 
-    def connect(self):
+def process(pid):
+    """Its state and its parent; '', 0 if there is none."""
+    try:
+        with open(f'/proc/{pid}/stat') as f:
+            state, parent = f.read().rpartition(') ')[2].split()[:2]
+            return state, int(parent)
+    except OSError:
+        return '', 0
+
+
+def postmaster():
+    with open(f'{DATA}/postmaster.pid') as f:
+        return int(f.readline())
+
+
+def children(pid):
+    return [int(p) for p in os.listdir('/proc') if p.isdigit() and process(p)[1] == pid]
+
+
+def wait_until(what, condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f'waited a minute for {what}')
+        time.sleep(0.005)
+
+
+def exists(pid):
+    try:
+        os.kill(pid, 0)
+        return True
+    except ProcessLookupError:
+        return False
+
+
+def kill_server():
+    """Every process of it at once: the postmaster is stopped first, so that it starts no other; and all of them are
+    waited for, since one that still sits in a write keeps the shared memory in use.  How many there were."""
+    pid = postmaster()
+    os.kill(pid, signal.SIGSTOP)
+    wait_until('the postmaster to stop', lambda: process(pid)[0] == 'T')
+    pids = children(pid)
+    for p in pids + [pid]:
+        os.kill(p, signal.SIGKILL)
+    wait_until('the server to be gone', lambda: all(process(p)[0] in ('', 'Z', 'X') for p in pids + [pid]))
+    wait_until('the postmaster to be reaped', lambda: not exists(pid))
+    return len(pids)
+
+
+def start_server():
+    subprocess.run([f'{BINDIR}/pg_ctl', 'start', '--silent', '--wait', '--timeout=180', f'--pgdata={DATA}', f'--log={LOG}'], check=True, capture_output=True)
+
+
+def kill_backend(rng):
+    """One backend of a client; the postmaster ends the others, and recovers."""
+    def command(pid):
+        try:
+            with open(f'/proc/{pid}/cmdline') as f:
+                return f.read()
+        except OSError:
+            return ''
+    pids = children(postmaster())
+    os.kill(rng.choice([p for p in pids if '[local]' in command(p)]), signal.SIGKILL)
+    wait_until('every process but the postmaster to be gone', lambda: not any(process(p)[1] == postmaster() for p in pids))
+    wait_until('the recovery', can_connect)
+    return len(pids)
+
+
+def can_connect():
+    try:
+        psycopg.connect(conninfo()).close()
+        return True
+    except psycopg.OperationalError:
+        return False
+
+
+# ---------------------------------------------------------------- cut connections
+
+class Proxy:
+    """Between the clients and the server.  While cutting, one call in twenty is the connection's last: a COMMIT, or a
+    call that commits by itself, which the server never sees, sees in part, or carries out unheard."""
+
+    def __init__(self, seed):
+        self.random, self.cutting, self.cuts, self.lock = random.Random(seed), False, 0, threading.Lock()
+        self.temporary = tempfile.TemporaryDirectory(prefix='cut')
+        self.folder = self.temporary.name
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(f'{self.folder}/.s.PGSQL.{PORT}')
+        self.listener.listen(50)
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
         while True:
-            try:
-                self.conn = psycopg.connect(conninfo, autocommit=True, connect_timeout=2)
-                return
-            except psycopg.OperationalError:
-                time.sleep(0.02)
+            client = self.listener.accept()[0]
+            threading.Thread(target=self.serve, args=(client,), daemon=True).start()
 
-    def rows(self, sql, *args):
-        return self.conn.execute(sql, args).fetchall()
+    def serve(self, client):
+        server = socket.socket(socket.AF_UNIX)
+        try:
+            server.connect(f'{HOST}/.s.PGSQL.{PORT}')
+            self.relay(client, server)
+        except OSError:
+            pass									# as good as a cut
+        finally:
+            client.close()
+            server.close()
+
+    def relay(self, client, server):
+        ready, in_transaction = False, False		# ready: the start-up is over
+        while True:
+            for source in select.select([client, server], [], [])[0]:
+                data = source.recv(1 << 16)
+                if not data:
+                    return
+                if source is server:
+                    ready = ready or data.endswith((b'Z\0\0\0\5I', b'Z\0\0\0\5T'))
+                    client.sendall(data)
+                    continue
+                commits = b'COMMIT' in data
+                if ready and (commits or not in_transaction) and b'BEGIN' not in data and self.is_last():
+                    return self.cut(data, server)
+                in_transaction = (in_transaction or b'BEGIN' in data) and not (commits or b'ROLLBACK' in data)
+                server.sendall(data)
+
+    def is_last(self):
+        with self.lock:
+            if not self.cutting or self.random.random() >= 0.05:
+                return False
+            self.cuts += 1
+            return True
+
+    def cut(self, data, server):
+        how = self.random.choice(['before', 'within', 'at once', 'unheard'])
+        if how != 'before':
+            server.sendall(data[:len(data) // 2] if how == 'within' else data)
+        if how == 'unheard':
+            server.recv(1)
+
+
+# ---------------------------------------------------------------- the run
+
+class Tap:
+    number = 0
+
+    def ok(self, passed, name, *details):
+        self.number += 1
+        print(f"{'ok' if passed else 'not ok'} {self.number} - {name}")
+        for line in details if not passed else ():
+            print('#', str(line).replace('\n', ' ')[:600])
+        sys.stdout.flush()
+        return passed
+
+
+def note(text):
+    print(f'# {text}', flush=True)
+
+
+class Run:
+    def __init__(self):
+        self.tap, self.random, self.recovery = Tap(), random.Random(SEED), []
+        self.proxy = Proxy(SEED + 1)
+        self.world = load.World(SEED, lambda: conninfo(self.proxy.folder if self.proxy.cutting else HOST))
+        self.account = load.Account(self.world, Oracle())
+
+    def judged(self, when, everything=False):
+        problems = self.account.judge(conninfo(), everything)
+        return self.tap.ok(not problems, f'G10, G7: {when}: what was acknowledged is there, once, and the rows are the fold of their events',
+                           f'{len(problems)} problems', *problems[:10])
+
+    def crashes(self):
+        kinds = ['server'] * CYCLES + ['backend'] * BACKENDS
+        self.random.shuffle(kinds)
+        for n, kind in enumerate(kinds, 1):
+            time.sleep(0.2 + self.random.random() * 0.8)
+            self.world.gate.clear()
+            killed = kill_server() if kind == 'server' else kill_backend(self.random)
+            began = time.monotonic()
+            if kind == 'server':
+                start_server()
+                self.recovery.append(time.monotonic() - began)
+            if killed < 8:
+                self.tap.ok(False, f'crash {n}: it died under load', f'{killed} processes')
+            self.judged(f'crash {n} ({kind})')
+            self.world.gate.set()
+
+    def cut_connections(self):
+        """All go through the proxy from the time on when they lose their connection."""
+        if CUTS == 0:
+            return
+        self.proxy.cutting = True
+        with psycopg.connect(conninfo(), autocommit=True) as c:
+            c.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()")
+        deadline = time.monotonic() + 30 + CUTS
+        while self.proxy.cuts < CUTS and time.monotonic() < deadline:
+            time.sleep(0.05)
+        self.proxy.cutting = False
+        self.tap.ok(self.proxy.cuts >= CUTS, 'connections were cut around COMMIT', self.proxy.cuts)
+        self.judged(f'after {self.proxy.cuts} cut connections')
+
+    def drain(self):
+        """Liveness: with nothing in the way everything comes to its end."""
+        self.world.draining.set()
+        left, deadline = None, time.monotonic() + 120
+        with psycopg.connect(conninfo(), autocommit=True) as c:
+            while time.monotonic() < deadline:
+                left = c.execute('''SELECT (SELECT count(*) FROM holdfast.job), (SELECT count(*) FROM holdfast.dead_job),
+                    (SELECT count(*) FROM holdfast.unknown_effect)''').fetchone()
+                if not any(left) and not any(p.is_alive() for p in self.world.clients if isinstance(p, load.Producer)):
+                    break
+                time.sleep(0.05)
+        self.tap.ok(not any(left), 'everything drains: no job is left, none is dead, no effect is unknown', left)
+        self.world.finished.set()
+        for client in self.world.clients:
+            client.join(30)
+        self.tap.ok(not any(client.is_alive() for client in self.world.clients), 'the clients ended')
+
+    def at_the_end(self):
+        self.judged('at the end, of the whole history', everything=True)
+        self.tap.ok(not self.world.problems, 'no error but lost connections, no wrong answer', *self.world.problems[:10])
+        with psycopg.connect(conninfo(), row_factory=dict_row) as c:
+            states = {r['idempotency_key']: r['state'] for r in c.execute('SELECT idempotency_key, state FROM holdfast.ledger WHERE parent_key IS NULL')}
+            wrong = [f'{key}: landed {self.world.landed[key]} times, ledger {states.get(key)}' for key in self.world.keys
+                     if self.world.landed[key] != (states.get(key) == 'committed')]
+            twice = [f'{key}: {n} times' for key, n in self.world.landed.items() if isinstance(key, tuple) and n > 1]
+            self.tap.ok(not wrong + twice, 'G6: no effect landed twice, and the ledger says committed of those that landed, and of no other',
+                        *(wrong + twice)[:10])
+            for name, sql in RULES.items():
+                rows = c.execute(sql).fetchall()
+                self.tap.ok(not rows, name, *rows[:5])
+
+    def figures(self):
+        tally, kinds = self.world.tally, {}
+        for ack in self.world.acks:
+            kinds[ack.what] = kinds.get(ack.what, 0) + 1
+        note('acknowledged: ' + ', '.join(f'{n} {what}' for what, n in sorted(kinds.items())))
+        note('; '.join(f'{what} {n}' for what, n in sorted(tally.items())))
+        resolved = sum(n for what, n in tally.items() if what.startswith('resolved'))
+        self.tap.ok(tally['answers lost'] > 0, 'answers were lost, and each was found out by the recipe')
+        recovery = f', recovery {sum(self.recovery) / len(self.recovery):.2f} s on average, {max(self.recovery):.2f} s at most' if self.recovery else ''
+        note(f'figures: {CYCLES} times the server killed, {BACKENDS} times a backend, {self.proxy.cuts} connections cut{recovery}')
+        note(f'figures: {len(self.world.acks)} transitions acknowledged, {self.account.lost} lost, {self.account.doubled} doubled, '
+             f'{len(self.account.problems)} rows that are not the fold of their events or acknowledgements not on record, {resolved} answers lost and found out')
 
     def run(self):
-        while not self.over():
-            try:
-                if self.conn is None:
-                    self.connect()
-                    self.resolve()
-                self.step()
-            except psycopg.OperationalError as error:
-                if not (self.conn.closed or self.conn.broken):
-                    problems.append(f'{type(self).__name__}: {error.sqlstate} {error}')
-                self.conn.close()
-                self.conn = None
-            except psycopg.Error as error:
-                problems.append(f'{type(self).__name__}: {error.sqlstate} {error}')
-                self.conn.close()
-                self.conn = None
+        note(f'SEED={SEED} CRASH_CYCLES={CYCLES} CRASH_BACKENDS={BACKENDS} CRASH_CUTS={CUTS}')
+        with psycopg.connect(conninfo(), autocommit=True) as c:
+            c.execute('CREATE EXTENSION holdfast')
+            c.execute(load.SETUP)
+        self.world.start()
+        self.crashes()
+        self.cut_connections()
+        self.drain()
+        self.at_the_end()
+        self.figures()
 
 
-class Producer(Client):
-    counter = 0
-    doubtful = None
+RULES = {
+    'G1: no lease was given twice':
+        "SELECT lease_id FROM holdfast.event WHERE kind = 'action_attempt_started' GROUP BY 1 HAVING count(*) > 1",
+    'G3: every attempt after another was delayed by policy, or is explained otherwise':
+        "SELECT verdict, because FROM holdfast.attempt_pair WHERE verdict IN ('unexplained', 'retry_without_backoff') LIMIT 5",
+    'G4: every job has ended well, and says so':
+        "SELECT reason, because FROM holdfast.stop_reason WHERE reason NOT IN ('succeeded', 'suppressed', 'cancelled') LIMIT 5",
+    'G7: what a worker wrote beside its report stands with the report': '''
+        SELECT job_id FROM own_write o WHERE 1 <> (SELECT count(*) FROM holdfast.event e WHERE e.job_id = o.job_id AND
+            e.lease_id = o.lease_id AND e.kind = 'action_attempt_succeeded')''',
+    'nothing of what was rolled back is there': '''
+        SELECT subject FROM holdfast.ledger WHERE subject LIKE 'rolled%' UNION ALL
+        SELECT subject FROM holdfast.event WHERE subject LIKE 'rolled%' LIMIT 5''',
+}
 
-    def over(self):
-        return draining.is_set() and self.doubtful is None
-
-    def enqueue(self, queue, subjects):
-        if len(subjects) == 1:
-            return self.rows('SELECT job_id, idempotency_key, outcome FROM holdfast.enqueue(%s, %s, %s)',
-                             queue, 'act', subjects[0])
-        jobs = [{'action_key': 'act', 'subject': s} for s in subjects]
-        return self.rows('SELECT job_id, idempotency_key, outcome FROM holdfast.enqueue_batch(%s, %s)',
-                         queue, psycopg.types.json.Jsonb(jobs))
-
-    def resolve(self):
-        """The answer was lost: the same intents again, which is safe."""
-        if self.doubtful:
-            queue, subjects = self.doubtful
-            for job_id, key, outcome in self.enqueue(queue, subjects):
-                retried.append(outcome)
-                enqueued.append((job_id, key, queue, outcome))
-            self.doubtful = None
-
-    def step(self):
-        queue = self.random.choice(['mail', 'mail', 'plain'])
-        subjects = [f'{self.number}-{self.counter + i}' for i in range(self.random.choice([1, 1, 1, 10]))]
-        self.counter += len(subjects)
-        if self.random.random() < 0.2:
-            # rolled back: must leave nothing, whatever comes between
-            self.conn.execute('BEGIN')
-            self.enqueue(queue, ['rolled-back-' + s for s in subjects])
-            self.conn.execute('ROLLBACK')
-        self.doubtful = (queue, subjects)
-        enqueued.extend((job_id, key, queue, outcome) for job_id, key, outcome in self.enqueue(queue, subjects))
-        self.doubtful = None
-        time.sleep(self.random.random() * 0.01)
-
-
-class Worker(Client):
-    inflight = None			# (what, [(job_id, lease_id)]): sent, not answered
-    idle = 0
-
-    def over(self):
-        return finished.is_set()
-
-    def resolve(self):
-        """A report whose answer was lost is sent again, or is left for the end, when events and outcome() tell."""
-        if self.inflight is None:
-            return
-        what, pairs = self.inflight
-        for job_id, lease_id in pairs:
-            answer = None
-            if what != 'own' and self.random.random() < 0.5:
-                answer = self.rows('SELECT holdfast.complete(%s, %s)', job_id, lease_id)[0][0]
-                if answer == 'completed':
-                    completed.append((job_id, lease_id, answer))
-            lost.append((job_id, lease_id, what, answer))
-        self.inflight = None
-
-    def land(self, key):
-        with landed_lock:
-            landed[key] = landed.get(key, 0) + 1
-
-    def complete(self, jobs, how):
-        pairs = [(job['job_id'], job['lease_id']) for job in jobs]
-        self.inflight = (how, pairs)
-        if how == 'complete':
-            answers = [self.rows('SELECT holdfast.complete(%s, %s)', *pair)[0][0] for pair in pairs[:1]]
-            pairs = pairs[:1]
-        elif how == 'batch':
-            answers = [row[1] for row in self.rows('SELECT job_id, outcome FROM holdfast.complete_batch(%s, %s)',
-                                                   [p[0] for p in pairs], [p[1] for p in pairs])]
-        else:
-            pairs = pairs[:1]
-            self.inflight = (how, pairs)
-            self.conn.execute('BEGIN')
-            self.conn.execute('SELECT holdfast.assert_lease(%s, %s)', pairs[0])
-            self.conn.execute('INSERT INTO own_write VALUES (%s, %s)', pairs[0])
-            answers = [self.rows('SELECT holdfast.complete(%s, %s, strict => true)', *pairs[0])[0][0]]
-            self.conn.execute('COMMIT')
-            own.append(pairs[0])
-        self.inflight = None
-        completed.extend((job_id, lease_id, answer) for (job_id, lease_id), answer in zip(pairs, answers))
-
-    def claim(self):
-        queue = self.random.choice(['mail', 'mail', 'plain'])
-        qty = self.random.choice([1, 1, 1, 5])
-        cursor = self.conn.execute("""SELECT job_id, lease_id, idempotency_key, mode, side_effects, deadline_at > clock_timestamp() AS in_time
-            FROM (SELECT c.*, %s = 'mail' AS side_effects FROM holdfast.claim(%s, %s, %s) c) c""",
-                                   (queue, queue, f'worker-{self.number}', qty))
-        names = [column.name for column in cursor.description]
-        return [dict(zip(names, row)) for row in cursor.fetchall()]
-
-    def step(self):
-        jobs = self.claim()
-        if not jobs:
-            time.sleep(0.01)
-        executed = []
-        for job in jobs:
-            pair = (job['job_id'], job['lease_id'])
-            if job['mode'] == 'reconcile':
-                self.reconcile(job, pair)
-                continue
-            chance = 1 if draining.is_set() else self.random.random()
-            if chance < 0.08:
-                self.conn.execute("SELECT * FROM holdfast.fail(%s, %s, 'Http503', side_effect => 'none')", pair)
-            elif chance < 0.12:
-                if self.random.random() < 0.5:
-                    self.land(job['idempotency_key'])
-                self.conn.execute("SELECT * FROM holdfast.fail(%s, %s, 'TimeoutError')", pair)
-            elif chance < 0.15:
-                self.conn.execute("SELECT * FROM holdfast.snooze(%s, %s, '1 ms')", pair)
-            elif chance < 0.18:
-                self.conn.execute("SELECT * FROM holdfast.release(%s, %s)", pair)
-            elif chance < 0.20:
-                if self.random.random() < 0.5:
-                    self.land(job['idempotency_key'])		# then the worker dies
-            elif job['in_time']:
-                if chance < 0.25:
-                    self.conn.execute("SELECT * FROM holdfast.heartbeat(%s, %s)", pair)
-                self.land(job['idempotency_key'])
-                executed.append(job)
-        if executed:
-            how = self.random.choice(['complete', 'batch', 'own'])
-            self.complete(executed, how)
-            if how != 'batch':
-                for job in executed[1:]:
-                    self.complete([job], 'complete')
-            if self.random.random() < 0.1:
-                answer = self.rows('SELECT holdfast.complete(%s, %s)', executed[0]['job_id'], executed[0]['lease_id'])[0][0]
-                if answer not in ('duplicate', 'stale'):
-                    problems.append(f'a second complete was answered {answer}')
-
-    def reconcile(self, job, pair):
-        with landed_lock:
-            finding = 'landed' if landed.get(job['idempotency_key']) else 'not_landed'
-        outcome = self.rows('SELECT outcome FROM holdfast.reconcile(%s, %s, %s)', *pair, finding)[0][0]
-        if outcome == 'execute':
-            self.land(job['idempotency_key'])
-            self.complete([job], 'complete')
-        elif outcome not in ('done', 'stale'):
-            problems.append(f'reconcile {finding} was answered {outcome}')
-
-
-clients = [Producer(n) for n in range(3)] + [Worker(n) for n in range(10, 15)]
-for client in clients:
-    client.start()
-while not stopping():
-    time.sleep(0.02)
-draining.set()
-until = time.time() + 30
-with psycopg.connect(conninfo, autocommit=True) as conn:
-    while time.time() < until and (any(c.is_alive() for c in clients if isinstance(c, Producer)) or
-                                   conn.execute('SELECT EXISTS (SELECT FROM holdfast.job)').fetchone()[0]):
-        time.sleep(0.05)
-    finished.set()
-    for client in clients:
-        client.join(10)
-    for name, rows in (('acked_enqueue', enqueued), ('acked_complete', completed), ('lost_answer', lost),
-                       ('acked_own', own), ('effect_landed', list(landed.items())),
-                       ('retried_enqueue', [(outcome,) for outcome in retried]),
-                       ('problem', [(text,) for text in problems])):
-        with conn.cursor() as cursor, cursor.copy(f'COPY {name} FROM STDIN') as copy:
-            for row in rows:
-                copy.write_row(row)
+if __name__ == '__main__':
+    Run().run()
