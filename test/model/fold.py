@@ -29,14 +29,14 @@ class Job:
         self.place, self.status, self.mode, self.reason = 'live', 'pending', 'execute', None
         self.attempt_number = self.failures = self.reconciles = self.losses = self.resumes = 0
         self.lease_id = self.lease_expires_at = self.worker_name = self.fencing_token = None
-        self.run_after = self.run_from = None		# exactly, or not before; None: not on record
+        self.run_after = None		# None: no decision is on record
         self.succeeded = False
         self.cancel_requested, self.last_error_class, self.last_event_at = False, None, None
 
     def pending(self, mode, run_after):
         self.place, self.status, self.mode = 'live', 'pending', mode
         if run_after is not None:
-            self.run_after, self.run_from = run_after, None
+            self.run_after = run_after
         self.end_lease()
 
     def end_lease(self):
@@ -163,7 +163,7 @@ class Intent:
             job.leaves('dead' if detail['reason'] == 'unresolved' else None, detail['reason'])
         elif outcome == 'execute':
             job.mode, job.lease_expires_at = 'execute', e['lease_expires_at']
-            job.run_after, job.run_from = None, e['at']
+            job.run_after = None				# where it runs, and no decision
 
     def settled(self, job, e, detail):
         """By an operator."""
@@ -232,8 +232,8 @@ def differences(job, row, place):
             yield 'reason', row['reason'], job.reason
         return
     yield from ((c, row[c], getattr(job, c)) for c in ('status', 'mode', 'lease_id', 'worker_name') if row[c] != getattr(job, c))
-    if job.run_after is not None and row['run_after'] != job.run_after or job.run_from is not None and row['run_after'] < job.run_from:
-        yield 'run_after', row['run_after'], job.run_after or job.run_from
+    if job.run_after not in (None, row['run_after']):
+        yield 'run_after', row['run_after'], job.run_after
     ends, began = row['lease_expires_at'], job.lease_expires_at
     if ends != began and not (ends and began and ends > began and row['last_heartbeat_at'] is not None):
         yield 'lease_expires_at', ends, began

@@ -23,6 +23,7 @@ from psycopg.rows import dict_row
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', 'model'))
 from fold import Oracle
 import load
+from tap import note, ok
 
 BINDIR, DATA, LOG, HOST, PORT = sys.argv[1:]
 CYCLES, BACKENDS, CUTS = (int(os.environ.get(name) or default) for name, default in
@@ -177,33 +178,12 @@ class Proxy:
 
 # ---------------------------------------------------------------- the run
 
-class Tap:
-    number = 0
-
-    def ok(self, passed, name, *details):
-        self.number += 1
-        print(f"{'ok' if passed else 'not ok'} {self.number} - {name}")
-        for line in details if not passed else ():
-            print('#', str(line).replace('\n', ' ')[:600])
-        sys.stdout.flush()
-        return passed
-
-
-def note(text):
-    print(f'# {text}', flush=True)
-
-
 class Run:
     def __init__(self):
-        self.tap, self.random, self.recovery = Tap(), random.Random(SEED), []
+        self.random, self.recovery = random.Random(SEED), []
         self.proxy = Proxy(SEED + 1)
         self.world = load.World(SEED, lambda: conninfo(self.proxy.folder if self.proxy.cutting else HOST))
-        self.account = load.Account(self.world, Oracle())
-
-    def judged(self, when, everything=False):
-        problems = self.account.judge(conninfo(), everything)
-        return self.tap.ok(not problems, f'G10, G7: {when}: what was acknowledged is there, once, and the rows are the fold of their events',
-                           f'{len(problems)} problems', *problems[:10])
+        self.account = load.Account(self.world, Oracle(), conninfo())
 
     def crashes(self):
         kinds = ['server'] * CYCLES + ['backend'] * BACKENDS
@@ -217,8 +197,8 @@ class Run:
                 start_server()
                 self.recovery.append(time.monotonic() - began)
             if killed < 8:
-                self.tap.ok(False, f'crash {n}: it died under load', f'{killed} processes')
-            self.judged(f'crash {n} ({kind})')
+                ok(False, f'crash {n}: it died under load', f'{killed} processes')
+            self.account.judged(f'crash {n} ({kind})')
             self.world.gate.set()
 
     def cut_connections(self):
@@ -232,39 +212,22 @@ class Run:
         while self.proxy.cuts < CUTS and time.monotonic() < deadline:
             time.sleep(0.05)
         self.proxy.cutting = False
-        self.tap.ok(self.proxy.cuts >= CUTS, 'connections were cut around COMMIT', self.proxy.cuts)
-        self.judged(f'after {self.proxy.cuts} cut connections')
-
-    def drain(self):
-        """Liveness: with nothing in the way everything comes to its end."""
-        self.world.draining.set()
-        left, deadline = None, time.monotonic() + 120
-        with psycopg.connect(conninfo(), autocommit=True) as c:
-            while time.monotonic() < deadline:
-                left = c.execute('''SELECT (SELECT count(*) FROM holdfast.job), (SELECT count(*) FROM holdfast.dead_job),
-                    (SELECT count(*) FROM holdfast.unknown_effect)''').fetchone()
-                if not any(left) and not any(p.is_alive() for p in self.world.clients if isinstance(p, load.Producer)):
-                    break
-                time.sleep(0.05)
-        self.tap.ok(not any(left), 'everything drains: no job is left, none is dead, no effect is unknown', left)
-        self.world.finished.set()
-        for client in self.world.clients:
-            client.join(30)
-        self.tap.ok(not any(client.is_alive() for client in self.world.clients), 'the clients ended')
+        ok(self.proxy.cuts >= CUTS, 'connections were cut around COMMIT', self.proxy.cuts)
+        self.account.judged(f'after {self.proxy.cuts} cut connections')
 
     def at_the_end(self):
-        self.judged('at the end, of the whole history', everything=True)
-        self.tap.ok(not self.world.problems, 'no error but lost connections, no wrong answer', *self.world.problems[:10])
+        self.account.judged('at the end, of the whole history', everything=True)
+        ok(not self.world.problems, 'no error but lost connections, no wrong answer', *self.world.problems[:10])
         with psycopg.connect(conninfo(), row_factory=dict_row) as c:
             states = {r['idempotency_key']: r['state'] for r in c.execute('SELECT idempotency_key, state FROM holdfast.ledger WHERE parent_key IS NULL')}
             wrong = [f'{key}: landed {self.world.landed[key]} times, ledger {states.get(key)}' for key in self.world.keys
                      if self.world.landed[key] != (states.get(key) == 'committed')]
             twice = [f'{key}: {n} times' for key, n in self.world.landed.items() if isinstance(key, tuple) and n > 1]
-            self.tap.ok(not wrong + twice, 'G6: no effect landed twice, and the ledger says committed of those that landed, and of no other',
+            ok(not wrong + twice, 'G6: no effect landed twice, and the ledger says committed of those that landed, and of no other',
                         *(wrong + twice)[:10])
             for name, sql in RULES.items():
                 rows = c.execute(sql).fetchall()
-                self.tap.ok(not rows, name, *rows[:5])
+                ok(not rows, name, *rows[:5])
 
     def figures(self):
         tally, kinds = self.world.tally, {}
@@ -273,9 +236,9 @@ class Run:
         note('acknowledged: ' + ', '.join(f'{n} {what}' for what, n in sorted(kinds.items())))
         note('; '.join(f'{what} {n}' for what, n in sorted(tally.items())))
         resolved = sum(n for what, n in tally.items() if what.startswith('resolved'))
-        self.tap.ok(tally['answers lost'] > 0, 'answers were lost, and each was found out by the recipe')
+        ok(tally['answers lost'] > 0, 'answers were lost, and each was found out by the recipe')
         recovery = f', recovery {sum(self.recovery) / len(self.recovery):.2f} s on average, {max(self.recovery):.2f} s at most' if self.recovery else ''
-        note(f'figures: {CYCLES} times the server killed, {BACKENDS} times a backend, {self.proxy.cuts} connections cut{recovery}')
+        note(f'figures: {CYCLES} kills of the server, {BACKENDS} of a backend, {self.proxy.cuts} connections cut{recovery}')
         note(f'figures: {len(self.world.acks)} transitions acknowledged, {self.account.lost} lost, {self.account.doubled} doubled, '
              f'{len(self.account.problems)} rows that are not the fold of their events or acknowledgements not on record, {resolved} answers lost and found out')
 
@@ -287,7 +250,7 @@ class Run:
         self.world.start()
         self.crashes()
         self.cut_connections()
-        self.drain()
+        load.drain(self.world, conninfo())
         self.at_the_end()
         self.figures()
 

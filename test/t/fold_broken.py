@@ -11,6 +11,7 @@ from psycopg.rows import dict_row
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', 'model'))
 from fold import Oracle
+from tap import ok
 
 # subject: the calls that bring it where it is, each after its claim
 SCENES = {
@@ -69,15 +70,6 @@ BROKEN = [
         'event_id', nextval('holdfast.event_id_seq'), 'at', e.at - interval '1 s', 'kind', 'action_deferred'))).* FROM holdfast.event e
         WHERE subject = 'waiting' AND kind = 'action_retry_scheduled'"""),
 ]
-number = 0
-
-
-def ok(passed, name, *details):
-    global number
-    number += 1
-    print(f"{'ok' if passed else 'not ok'} {number} - {name}")
-    for line in details if not passed else ():
-        print('#', line)
 
 
 def set_scenes(c):

@@ -15,6 +15,8 @@ import time
 import psycopg
 from psycopg.types.json import Jsonb
 
+from tap import ok
+
 TIMEOUT = 0.6		# seconds: an attempt's, of both queues
 SETUP = """
     SELECT holdfast.define_retry_policy('quick', '1 ms', 1, '1 ms', '0', '1 ms', max_attempts => 1000000, max_lost => 1000000,
@@ -448,6 +450,24 @@ class Operator(Client):
         time.sleep(0.02)
 
 
+def drain(world, conninfo):
+    """Liveness: with nothing in the way everything comes to its end, and the clients too."""
+    world.draining.set()
+    left, deadline = None, time.monotonic() + 120
+    with psycopg.connect(conninfo, autocommit=True) as c:
+        while time.monotonic() < deadline:
+            left = c.execute("""SELECT (SELECT count(*) FROM holdfast.job), (SELECT count(*) FROM holdfast.dead_job),
+                (SELECT count(*) FROM holdfast.unknown_effect)""").fetchone()
+            if not any(left) and not any(p.is_alive() for p in world.clients if isinstance(p, Producer)):
+                break
+            time.sleep(0.05)
+    ok(not any(left), 'everything drains: no job is left, none is dead, no effect is unknown', left)
+    world.finished.set()
+    for client in world.clients:
+        client.join(30)
+    ok(not any(client.is_alive() for client in world.clients), 'the clients ended')
+
+
 # ---------------------------------------------------------------- the account and the record
 
 class Record:
@@ -500,20 +520,25 @@ class Record:
 class Account:
     """Judges what the clients were told, and the fold of all events, bit by bit."""
 
-    def __init__(self, world, oracle):
-        self.world, self.oracle, self.judged = world, oracle, 0
+    def __init__(self, world, oracle, conninfo):
+        self.world, self.oracle, self.conninfo, self.seen = world, oracle, conninfo, 0
         self.lost, self.doubled, self.problems = 0, 0, []
 
-    def judge(self, conninfo, everything=False, at_once=5000):
+    def judged(self, when, everything=False):
+        problems = self.judge(everything)
+        return ok(not problems, f'G10, G7: {when}: what was acknowledged is there, once, and the rows are the fold of their events',
+                  f'{len(problems)} problems', *problems[:10])
+
+    def judge(self, everything=False, at_once=5000):
         """What was acknowledged since the last time, or ever: the problems found."""
-        acks = self.world.acks[0 if everything else self.judged:]
+        acks = self.world.acks[0 if everything else self.seen:]
         if not everything:
-            self.judged += len(acks)
+            self.seen += len(acks)
         by_job = collections.defaultdict(list)
         for ack in acks:
             by_job[ack.job_id].append(ack)
         problems, ids = [], sorted(by_job)
-        with psycopg.connect(conninfo, row_factory=psycopg.rows.dict_row) as c:
+        with psycopg.connect(self.conninfo, row_factory=psycopg.rows.dict_row) as c:
             c.execute('SET TRANSACTION ISOLATION LEVEL REPEATABLE READ')
             for i in range(0, max(len(ids), 1), at_once):
                 some = ids[i:i + at_once]
