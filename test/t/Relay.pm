@@ -24,7 +24,7 @@ sub relay
 
 		if (!defined $verdict)
 		{
-			diag($text) if $text ne '';
+			diag($text =~ s/^# //r) if $text ne '';
 			next;
 		}
 		ok($verdict eq 'ok', $text);

@@ -74,7 +74,7 @@ def exists(pid):
 
 def kill_server():
     """Every process of it at once: the postmaster is stopped first, so that it starts no other; and all of them are
-    waited for, since one that still sits in a write keeps the shared memory in use.  How many there were."""
+    waited for, since one that still sits in a write keeps the shared memory in use."""
     pid = postmaster()
     os.kill(pid, signal.SIGSTOP)
     wait_until('the postmaster to stop', lambda: process(pid)[0] == 'T')
@@ -83,7 +83,6 @@ def kill_server():
         os.kill(p, signal.SIGKILL)
     wait_until('the server to be gone', lambda: all(process(p)[0] in ('', 'Z', 'X') for p in pids + [pid]))
     wait_until('the postmaster to be reaped', lambda: not exists(pid))
-    return len(pids)
 
 
 def start_server():
@@ -102,7 +101,6 @@ def kill_backend(rng):
     os.kill(rng.choice([p for p in pids if '[local]' in command(p)]), signal.SIGKILL)
     wait_until('every process but the postmaster to be gone', lambda: not any(process(p)[1] == postmaster() for p in pids))
     wait_until('the recovery', can_connect)
-    return len(pids)
 
 
 def can_connect():
@@ -189,15 +187,18 @@ class Run:
         kinds = ['server'] * CYCLES + ['backend'] * BACKENDS
         self.random.shuffle(kinds)
         for n, kind in enumerate(kinds, 1):
+            had = len(self.world.acks)
             time.sleep(0.2 + self.random.random() * 0.8)
+            wait_until('load', lambda: len(self.world.acks) > had + 20)
             self.world.gate.clear()
-            killed = kill_server() if kind == 'server' else kill_backend(self.random)
+            if kind == 'server':
+                kill_server()
+            else:
+                kill_backend(self.random)
             began = time.monotonic()
             if kind == 'server':
                 start_server()
                 self.recovery.append(time.monotonic() - began)
-            if killed < 8:
-                ok(False, f'crash {n}: it died under load', f'{killed} processes')
             self.account.judged(f'crash {n} ({kind})')
             self.world.gate.set()
 
