@@ -284,9 +284,13 @@ class Worker(Client):
                 continue
             if how < 0.5:
                 self.complete_batch(finished)
+            elif how < 0.7:
+                for job in finished:
+                    self.complete_with_own_write(job)
+                return
             else:
                 for job in finished:
-                    self.complete_with_own_write(job) if how < 0.7 else self.send(complete(job))
+                    self.send(complete(job))
             if self.random.random() < 0.1:
                 self.repeat(finished[0])
             return
