@@ -23,6 +23,7 @@ SETUP = """
         reconcile_delay => '1 ms', reconcile_max => 1000000);
     SELECT holdfast.create_queue('mail', lease => '1 s', timeout => '600 ms', grace => '300 ms', retry_policy => 'quick');
     SELECT holdfast.create_queue('plain', lease => '1 s', timeout => '600 ms', grace => '300 ms', retry_policy => 'quick', side_effects => false);
+    SELECT holdfast.define_stream('mail', 'flow', threshold => 2, cool_down => '100 ms');
     CREATE TABLE own_write (job_id bigint, lease_id uuid)"""
 
 # what: created, started, ended, changed, beaten, refused, own, cancel_requested, cancelled, redriven, settled
@@ -138,7 +139,9 @@ class Producer(Client):
 
     def enqueue(self, queue, subjects):
         if len(subjects) == 1:
-            return self.rows('SELECT job_id, idempotency_key, outcome FROM holdfast.enqueue(%s, %s, %s)', queue, 'act', subjects[0])
+            stream, seconds = self.random.choice(['flow'] + [None] * 5), self.random.choice([1, 5] + [None] * 18)
+            return self.rows("""SELECT job_id, idempotency_key, outcome FROM holdfast.enqueue(%s, %s, %s, stream => %s,
+                give_up_at => clock_timestamp() + %s * interval '1 s')""", queue, 'act', subjects[0], stream, seconds)
         return self.rows('SELECT job_id, idempotency_key, outcome FROM holdfast.enqueue_batch(%s, %s)', queue,
                          Jsonb([{'action_key': 'act', 'subject': s} for s in subjects]))
 
