@@ -938,6 +938,10 @@ extern bool hf_stream_excuses(HfCall *call, HfRow *job);
 extern void hf_query_as_owner(FunctionCallInfo fcinfo, const char *sql, int nargs, Oid *types, Datum *values,
 							  const char *nulls);
 
+/* ---------------------------------------------------------------- worker.c: the optional background worker */
+
+extern void hf_worker_init(void);
+
 /* ---------------------------------------------------------------- pair.c: which attempts belong together; because.c: the sentences */
 
 typedef enum HfVerdict

@@ -32,6 +32,7 @@ _PG_init(void)
 	hf_pair_init();
 	hf_watch_init();
 	hf_span_init();
+	hf_worker_init();
 	MarkGUCPrefixReserved("holdfast");
 }
 

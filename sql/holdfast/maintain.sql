@@ -251,7 +251,13 @@ END
 $$;
 COMMENT ON FUNCTION holdfast.do_maintain() IS 'internal: the body of maintain(), which guards let pass only when called by it';
 
+/*
+ * With the owner's rights whoever calls it: so upkeep can be left to a role
+ * that is given EXECUTE and nothing else, and a superuser's call does not run
+ * what others have put on a table as the superuser.
+ */
 CREATE FUNCTION holdfast.maintain() RETURNS SETOF holdfast.maintain_result
-LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'holdfast_own';
+LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'holdfast_own';
 COMMENT ON FUNCTION holdfast.maintain()
-	IS 'upkeep: safe to call at any time, any number at once, from pg_cron, a timer or by hand; what was done; for the owner';
+	IS 'upkeep: safe to call at any time, any number at once, from the background worker, pg_cron, a timer or by hand; what '
+	'was done; for the owner, and roles given EXECUTE on it and USAGE on the schema';
