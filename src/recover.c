@@ -14,10 +14,13 @@
 #include "holdfast.h"
 
 #include "access/xact.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_type_d.h"
+#include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/syscache.h"
 #include "utils/tuplestore.h"
 
 #define RECOVERABLE_AT_MOST 1000000
@@ -25,6 +28,7 @@
 PG_FUNCTION_INFO_V1(holdfast_recoverable);
 PG_FUNCTION_INFO_V1(holdfast_recoverable_ids);
 PG_FUNCTION_INFO_V1(holdfast_recover_dead);
+PG_FUNCTION_INFO_V1(holdfast_update_as_owner);
 
 /*
  * Whether the job's policy, as it is now, would not have ended it: the class
@@ -174,4 +178,45 @@ holdfast_recoverable(PG_FUNCTION_ARGS)
 	hf_query_as_owner(fcinfo, "SELECT * FROM holdfast.recoverable_of($1, $2)", 2, types, values, NULL);
 	hf_end(&call);
 	return (Datum) 0;
+}
+
+/*
+ * holdfast.update_as_owner(relation regclass, statement text, status text,
+ *		not_before timestamptz, id text, words text[]) returns bigint
+ *
+ * Run the update that puts a row of a watched table back, as the table's
+ * owner: triggers and the mapping's expressions are his, and must not run with
+ * the rights of the extension's owner, nor leave settings behind that change
+ * what maintain() does next.  How many rows.  The caller has looked whether
+ * the row may be updated.
+ */
+Datum
+holdfast_update_as_owner(PG_FUNCTION_ARGS)
+{
+	Oid			relation = PG_GETARG_OID(0);
+	Oid			types[] = {TEXTOID, TIMESTAMPTZOID, TEXTOID, TEXTARRAYOID};
+	Datum		values[] = {PG_GETARG_DATUM(2), PG_GETARG_DATUM(3), PG_GETARG_DATUM(4), PG_GETARG_DATUM(5)};
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relation));
+	int			level = NewGUCNestLevel();
+	int64		rows;
+	Oid			owner;
+	Oid			user;
+	int			context;
+
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("table with OID %u does not exist", relation)));
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	GetUserIdAndSecContext(&user, &context);
+	SetUserIdAndSecContext(owner, context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
+	SPI_connect();
+	if (SPI_execute_with_args(text_to_cstring(PG_GETARG_TEXT_PP(1)), 4, types, values, NULL, false, 0) != SPI_OK_UPDATE)
+		elog(ERROR, "unexpected result of an internal statement");
+	rows = SPI_processed;
+	SPI_finish();
+	AtEOXact_GUC(false, level);
+	SetUserIdAndSecContext(user, context);
+	PG_RETURN_INT64(rows);
 }

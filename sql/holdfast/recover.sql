@@ -77,6 +77,11 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION holdfast.mapped_words(jsonb, text) IS 'internal: the status values that a watch''s mapping gives a word';
 
+CREATE FUNCTION holdfast.update_as_owner(relation regclass, statement text, status text, not_before timestamptz, id text, words text[]) RETURNS bigint
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'holdfast_update_as_owner';
+COMMENT ON FUNCTION holdfast.update_as_owner(regclass, text, text, timestamptz, text, text[]) IS
+	'internal: run the update that puts a row of a watched table back as the table''s owner, whose triggers it fires; how many rows';
+
 /*
  * Puts a row back as its own queue would: status and run_after, nothing else.
  * The trigger of the watch writes the evidence of the change, and takes it for
@@ -134,15 +139,19 @@ BEGIN
 		greatest(coalesce(last.attempt_number, 1), 1));
 	not_before := holdfast.clock() + delay;
 
+	IF NOT (has_column_privilege(do_recover_row.relation, w.mapping ->> 'status', 'UPDATE') AND
+			has_column_privilege(do_recover_row.relation, w.mapping ->> 'run_after', 'UPDATE')) THEN
+		RAISE EXCEPTION USING ERRCODE = '42501', MESSAGE = format('permission denied for table "%s"', do_recover_row.relation),
+			HINT = format('Have its owner GRANT UPDATE on it to "%s".', current_user);
+	END IF;
 	PERFORM holdfast.watch_redriven(do_recover_row.relation, do_recover_row.id);
-	EXECUTE format('UPDATE %s SET %I = $1::text::%s, %I = %s WHERE %s = %s AND %I::text = ANY ($4)',
+	rows := holdfast.update_as_owner(do_recover_row.relation, format('UPDATE %s SET %I = $1::text::%s, %I = %s WHERE %s = %s AND %I::text = ANY ($4)',
 			do_recover_row.relation, w.mapping ->> 'status', status_type, w.mapping ->> 'run_after',
 			CASE WHEN after_type LIKE 'timestamp%without%' THEN '($2 AT TIME ZONE ''UTC'')' ELSE '$2' END,
 			CASE WHEN id_type IS NULL THEN holdfast.mapped(w.mapping, 'id') || '::text' ELSE quote_ident(w.mapping ->> 'id') END,
-			CASE WHEN id_type IS NULL THEN '$3' ELSE '$3::' || id_type END, w.mapping ->> 'status')
-		USING (holdfast.mapped_words(w.mapping, 'pending'))[1], not_before, do_recover_row.id,
-			holdfast.mapped_words(w.mapping, 'failed') || holdfast.mapped_words(w.mapping, 'dead');
-	GET DIAGNOSTICS rows = ROW_COUNT;
+			CASE WHEN id_type IS NULL THEN '$3' ELSE '$3::' || id_type END, w.mapping ->> 'status'),
+		(holdfast.mapped_words(w.mapping, 'pending'))[1], not_before, do_recover_row.id,
+		holdfast.mapped_words(w.mapping, 'failed') || holdfast.mapped_words(w.mapping, 'dead'));
 	IF rows <> 1 THEN
 		RAISE EXCEPTION USING ERRCODE = 'JQ004',
 			MESSAGE = format('row %s of table "%s" cannot be recovered', do_recover_row.id, do_recover_row.relation),
@@ -224,6 +233,10 @@ BEGIN
 					n := n + 1;
 				EXCEPTION WHEN SQLSTATE 'JQ004' OR feature_not_supported OR insufficient_privilege OR lock_not_available THEN
 					NULL;	-- somebody else has it, or its table does not let it be put back
+				WHEN OTHERS THEN	-- an error of its table's triggers must not stop upkeep
+					RAISE WARNING USING ERRCODE = SQLSTATE,
+						MESSAGE = format('row %s of watched table "%s" could not be put back: %s', r.job_id, w.relation, SQLERRM),
+						HINT = format('SELECT * FROM holdfast.recover(%L, %L, ''...'') shows the error.', w.relation, r.job_id);
 				END;
 			END IF;
 			IF r.recorded_at < now - interval '5 min' THEN

@@ -1,7 +1,7 @@
 \i test/setup.sql
 \i test/tools.sql
 -- Rows of watched tables that stopped although their policy would have gone on: recover(), and auto_recover.
-SELECT plan(44);
+SELECT plan(49);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 SELECT holdfast.define_retry_policy('p', '10 s', 2, jitter_window => '0', min_delay => '1 s'), holdfast.define_error_rule('p', 'Bad', 'terminal', 'none') \g /dev/null
@@ -117,6 +117,36 @@ INSERT INTO public.derived VALUES (1);
 UPDATE public.derived SET locked = pg_temp.clock(), n = 1;
 UPDATE public.derived SET locked = NULL, dead = true;
 SELECT is(pg_temp.refusal($$SELECT holdfast.recover('derived', '1', 'test')$$), '0A000', 'a status that is no column cannot be set');
+
+-- triggers of a table are its owner's, also where upkeep fires them
+
+CREATE ROLE regress_holdfast_tenant;
+CREATE FUNCTION public.tenant() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	NEW.seen := format('%s, path %s', current_user, current_setting('search_path'));
+	SET search_path = public;
+	IF NEW.n > 1 AND NEW.status = 'pending' THEN
+		RAISE EXCEPTION 'out of order';
+	END IF;
+	RETURN NEW;
+END
+$$;
+CREATE TABLE public.tenants (id integer PRIMARY KEY, status text NOT NULL DEFAULT 'pending', n integer NOT NULL DEFAULT 0, due timestamptz, seen text);
+ALTER TABLE public.tenants OWNER TO regress_holdfast_tenant;
+SELECT holdfast.watch('public.tenants', '{"id": "id", "status": "status", "attempt_number": "n", "run_after": "due", "max_attempts": {"expr": "5"}, "exception_class": {"expr": "''Boom''"}}',
+	auto_recover => true) \g /dev/null
+INSERT INTO public.tenants VALUES (1), (2);
+UPDATE public.tenants SET status = 'running', n = id;
+UPDATE public.tenants SET status = 'dead';
+CREATE TRIGGER tenant BEFORE UPDATE ON public.tenants FOR EACH ROW EXECUTE FUNCTION public.tenant();
+SET client_min_messages = error;
+SELECT is(pg_temp.maintained(), 1::bigint, 'a trigger that raises keeps its row from being put back, and nothing else');
+RESET client_min_messages;
+SELECT results_eq('SELECT id, status, seen FROM public.tenants ORDER BY id',
+	$$VALUES (1, 'pending', 'regress_holdfast_tenant, path pg_catalog, pg_temp'), (2, 'dead', NULL)$$, 'G13: a trigger is fired as the table''s owner');
+SELECT is(current_setting('search_path'), '"$user", public', 'and leaves no setting behind');
+SELECT is(pg_temp.refusal($$SELECT holdfast.recover('tenants', '2', 'test')$$), 'P0001', 'by hand, its error is shown');
+SELECT is((SELECT count(*) FROM holdfast.upkeep WHERE name = 'ledger' AND at = pg_temp.clock()), 1::bigint, 'maintain() came to its end');
 
 SELECT * FROM finish();
 ROLLBACK;
