@@ -89,7 +89,7 @@ def main():
         lost, stale = c.execute("""SELECT count(*) FILTER (WHERE kind = 'lost_lease') AS lost, count(*) FILTER (WHERE kind = 'stale') AS stale
             FROM holdfast.finding""").fetchone().values()
     note(f'figures: {STEPS} steps, {len(world.acks)} transitions acknowledged, {account.lost} lost, {account.doubled} doubled, '
-         f'{lost} leases lost, {stale} stale reports, {len(account.problems)} problems')
+         f'{lost} leases lost, {stale} stale reports')
 
 
 main()

@@ -57,10 +57,10 @@ def children(pid):
 
 
 def wait_until(what, condition):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(f'waited a minute for {what}')
+            raise TimeoutError(f'waited three minutes for {what}')
         time.sleep(0.005)
 
 
@@ -97,8 +97,14 @@ def kill_backend(rng):
                 return f.read()
         except OSError:
             return ''
-    pids = children(postmaster())
-    os.kill(rng.choice([p for p in pids if '[local]' in command(p)]), signal.SIGKILL)
+    killed = None
+    while killed is None:
+        pids = children(postmaster())
+        try:
+            killed = rng.choice([p for p in pids if '[local]' in command(p)])
+            os.kill(killed, signal.SIGKILL)
+        except (IndexError, ProcessLookupError):	# it has just ended
+            killed = None
     wait_until('every process but the postmaster to be gone', lambda: not any(process(p)[1] == postmaster() for p in pids))
     wait_until('the recovery', can_connect)
 
@@ -225,7 +231,7 @@ class Run:
                      if self.world.landed[key] != (states.get(key) == 'committed')]
             twice = [f'{key}: {n} times' for key, n in self.world.landed.items() if isinstance(key, tuple) and n > 1]
             ok(not wrong + twice, 'G6: no effect landed twice, and the ledger says committed of those that landed, and of no other',
-                        *(wrong + twice)[:10])
+               *(wrong + twice)[:10])
             for name, sql in RULES.items():
                 rows = c.execute(sql).fetchall()
                 ok(not rows, name, *rows[:5])
@@ -236,12 +242,13 @@ class Run:
             kinds[ack.what] = kinds.get(ack.what, 0) + 1
         note('acknowledged: ' + ', '.join(f'{n} {what}' for what, n in sorted(kinds.items())))
         note('; '.join(f'{what} {n}' for what, n in sorted(tally.items())))
-        resolved = sum(n for what, n in tally.items() if what.startswith('resolved'))
+        found_out = sum(n for what, n in tally.items() if what.startswith('resolved'))
         ok(tally['answers lost'] > 0, 'answers were lost, and each was found out by the recipe')
         recovery = f', recovery {sum(self.recovery) / len(self.recovery):.2f} s on average, {max(self.recovery):.2f} s at most' if self.recovery else ''
         note(f'figures: {CYCLES} kills of the server, {BACKENDS} of a backend, {self.proxy.cuts} connections cut{recovery}')
         note(f'figures: {len(self.world.acks)} transitions acknowledged, {self.account.lost} lost, {self.account.doubled} doubled, '
-             f'{len(self.account.problems)} rows that are not the fold of their events or acknowledgements not on record, {resolved} answers lost and found out')
+             f'{len(self.account.problems) - self.account.lost - self.account.doubled} rows that are not the fold of their events, '
+             f'{found_out} answers lost and found out')
 
     def run(self):
         note(f'SEED={SEED} CRASH_CYCLES={CYCLES} CRASH_BACKENDS={BACKENDS} CRASH_CUTS={CUTS}')
