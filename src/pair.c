@@ -228,6 +228,11 @@ current_attempt(WindowObject winobj, Partition *part)
 			row.value[c] = PointerGetDatum(PG_DETOAST_DATUM_PACKED(row.value[c]));
 		size += datumGetSize(row.value[c], false, types[c].len);
 	}
+	/* the views give both; a reader may call the function by hand */
+	if (row.null[P_JOB_ID] || row.null[P_STARTED_AT])
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("argument \"%s\" must not be null", row.null[P_JOB_ID] ? "job_id" : "started_at")));
 	a = MemoryContextAlloc(part->cxt, size);
 	place = (char *) a + MAXALIGN(sizeof(Attempt));
 	for (int c = 0; c < P_WANTED; c++)

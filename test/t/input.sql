@@ -222,7 +222,7 @@ CREATE FUNCTION input.good_value(argument text, type regtype, s input.scene) RET
 $$;
 
 -- The functions that are called; "open": to the worker.
-CREATE TABLE input.function (n serial, oid oid, name text, names text[], types oid[], required integer, open boolean, public boolean);
+CREATE TABLE input.function (n serial, oid oid, name text, names text[], types oid[], required integer, open boolean, public boolean, is_window boolean);
 CREATE FUNCTION input.a_call(f input.function) RETURNS text LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
 	s		input.scene;
@@ -235,16 +235,17 @@ BEGIN
 		given := given || format('%I => (%s)::%s', f.names[i],
 			coalesce(CASE WHEN random() < badness THEN input.any_value(f.types[i]) ELSE input.good_value(f.names[i], f.types[i], s) END, 'NULL'), f.types[i]::regtype);
 	END LOOP;
-	RETURN format('SELECT * FROM holdfast.%I(%s)', f.name, array_to_string(given, ', '));
+	RETURN format(CASE WHEN f.is_window THEN 'SELECT holdfast.%I(%s) OVER (ORDER BY n) FROM generate_series(1, 3) n' ELSE 'SELECT * FROM holdfast.%I(%s)' END,
+		f.name, array_to_string(given, ', '));
 END
 $$;
 
 CREATE PROCEDURE input.list_functions() LANGUAGE sql AS $$
-	INSERT INTO input.function (oid, name, names, types, required, open, public)
+	INSERT INTO input.function (oid, name, names, types, required, open, public, is_window)
 		SELECT p.oid, p.proname::text, p.proargnames[1:p.pronargs], ARRAY(SELECT unnest(p.proargtypes)), p.pronargs - p.pronargdefaults,
-			has_function_privilege('input_worker', p.oid, 'EXECUTE'), EXISTS (SELECT FROM input.public d WHERE d.function = p.proname)
+			has_function_privilege('input_worker', p.oid, 'EXECUTE'), EXISTS (SELECT FROM input.public d WHERE d.function = p.proname), p.prokind = 'w'
 		FROM pg_proc p
-		WHERE p.pronamespace = 'holdfast'::regnamespace AND p.prokind = 'f' AND p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)
+		WHERE p.pronamespace = 'holdfast'::regnamespace AND p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)
 		ORDER BY p.proname, p.oid
 $$;
 
