@@ -226,10 +226,15 @@ remember_mismatch(HfCall *call, HfRow *job, int64 known_job_id)
 }
 
 static void
-mismatch(const HfRow *job, const HfRow *known, int digest_column, const char *what)
+mismatch(const HfRow *job, const HfRow *known, int digest_column, int queue_column, const char *what)
 {
-	char	   *was = hf_is_null(known, digest_column) ? "unknown" : hf_hex(DatumGetByteaPP(hf_get(known, digest_column)));
+	const char *was = "unknown";
 
+	/* a digest is enough to guess a short payload by */
+	if (!hf_is_granted_id(hf_int32(known, queue_column), HF_PRODUCER))
+		was = "in a queue not granted";
+	else if (!hf_is_null(known, digest_column))
+		was = hf_hex(DatumGetByteaPP(hf_get(known, digest_column)));
 	ereport(ERROR,
 			(errcode(ERRCODE_HF_INTENT_MISMATCH),
 			 errmsg("idempotency key %s is known with another %s",
@@ -256,7 +261,7 @@ other_declaration(HfCall *call, HfRow *job, int64 known_job_id, const char *know
 /* JQ007 unless the known row, of ledger or job, is of the same intent. */
 static void
 check_same_intent(HfCall *call, HfRow *job, const HfRow *known, int subject, int action, int scope, int version,
-				  int digest, int id)
+				  int digest, int queue, int id)
 {
 	if (same(job, JOB_SUBJECT, known, subject) && same(job, JOB_ACTION_KEY, known, action) &&
 		same(job, JOB_SCOPE, known, scope) && hf_int32(job, JOB_INTENT_VERSION) == hf_int32(known, version) &&
@@ -264,14 +269,14 @@ check_same_intent(HfCall *call, HfRow *job, const HfRow *known, int subject, int
 		return;
 	remember_mismatch(call, job, hf_int64(known, id));
 	if (!same(job, JOB_SUBJECT, known, subject))
-		mismatch(job, known, digest, "subject");
+		mismatch(job, known, digest, queue, "subject");
 	if (!same(job, JOB_ACTION_KEY, known, action))
-		mismatch(job, known, digest, "action");
+		mismatch(job, known, digest, queue, "action");
 	if (!same(job, JOB_SCOPE, known, scope))
-		mismatch(job, known, digest, "scope");
+		mismatch(job, known, digest, queue, "scope");
 	if (hf_int32(job, JOB_INTENT_VERSION) != hf_int32(known, version))
-		mismatch(job, known, digest, "intent version");
-	mismatch(job, known, digest, "payload");
+		mismatch(job, known, digest, queue, "intent version");
+	mismatch(job, known, digest, queue, "payload");
 }
 
 /* Events of one call are a microsecond apart, and the last call of a job that is gone wrote at most so many. */
@@ -328,7 +333,7 @@ reserve_known(HfCall *call, HfRow *job, HfRow *ledger, Enqueued *answer)
 					 errmsg("the ledger row of this intent went away while it was looked at"),
 					 errhint("Try again.")));
 		check_same_intent(call, job, ledger, LEDGER_SUBJECT, LEDGER_ACTION_KEY, LEDGER_SCOPE, LEDGER_INTENT_VERSION,
-						  LEDGER_PAYLOAD_DIGEST, LEDGER_JOB_ID);
+						  LEDGER_PAYLOAD_DIGEST, LEDGER_QUEUE, LEDGER_JOB_ID);
 		known_job_id = hf_int64(ledger, LEDGER_JOB_ID);
 		if (hf_find_job(live, known_job_id))
 		{
@@ -414,7 +419,7 @@ enqueue_without_effects(HfCall *call, HfRow *job, Enqueued *answer)
 		if (!hf_find_live_key(live, &answer->key))
 			continue;			/* it ended in between */
 		check_same_intent(call, job, live, JOB_SUBJECT, JOB_ACTION_KEY, JOB_SCOPE, JOB_INTENT_VERSION, JOB_PAYLOAD_DIGEST,
-						  JOB_ID);
+						  JOB_QUEUE, JOB_ID);
 		known_intent(call, answer, "duplicate", job, hf_int64(live, JOB_ID), hf_int32(live, JOB_QUEUE),
 					 hf_int32(live, JOB_ATTEMPT_NUMBER), hf_time(live, JOB_ENQUEUED_AT), last_event_of(live));
 		break;
@@ -636,7 +641,7 @@ repeat_of_first(HfCall *call, BatchJob *again)
 		other_declaration(call, again->job, first->answer.job_id,
 						  hf_bool(first->job, JOB_SIDE_EFFECTS) ? "with" : "without");
 	check_same_intent(call, again->job, first->job, JOB_SUBJECT, JOB_ACTION_KEY, JOB_SCOPE, JOB_INTENT_VERSION,
-					  JOB_PAYLOAD_DIGEST, JOB_ID);
+					  JOB_PAYLOAD_DIGEST, JOB_QUEUE, JOB_ID);
 	again->answer.key = first->answer.key;
 	known_intent(call, &again->answer, was_created ? "duplicate" : first->answer.outcome, again->job,
 				 first->answer.job_id, was_created ? hf_int32(again->job, JOB_QUEUE) : first->answer.queue_id,

@@ -1,7 +1,7 @@
 \i test/setup.sql
 \i test/tools.sql
 -- Least privilege at work: what each kind of grant reaches, and that it reaches no further.
-SELECT plan(138);
+SELECT plan(141);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 CREATE ROLE regress_holdfast_producer;
@@ -56,10 +56,11 @@ CREATE TEMPORARY TABLE allowed AS
 	WHERE EXISTS (SELECT FROM pg_proc p WHERE p.pronamespace = 'holdfast'::regnamespace AND p.proname = f.name);
 CREATE TEMPORARY TABLE function AS
 	SELECT p.oid, p.proname::text AS name, p.oid::regprocedure::text AS signature,
-		format('SELECT FROM holdfast.%I(%s)', p.proname, (SELECT string_agg(format('(SELECT NULL::%s)', format_type(t, NULL)), ', ' ORDER BY n)
+		format(CASE p.prokind WHEN 'w' THEN 'SELECT holdfast.%I(%s) OVER ()' ELSE 'SELECT FROM holdfast.%I(%s)' END,
+			p.proname, (SELECT string_agg(format('(SELECT NULL::%s)', format_type(t, NULL)), ', ' ORDER BY n)
 			FROM unnest(p.proargtypes) WITH ORDINALITY AS a (t, n))) AS call
 	FROM pg_proc p
-	WHERE p.pronamespace = 'holdfast'::regnamespace AND p.prokind = 'f' AND p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype);
+	WHERE p.pronamespace = 'holdfast'::regnamespace AND p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype);
 CREATE TEMPORARY TABLE matrix AS
 	SELECT kind, f.name, f.signature, pg_temp.by(kind, f.call) AS answer, EXISTS (SELECT FROM allowed a WHERE a.kind = k.kind AND a.name = f.name) AS allowed
 	FROM unnest(ARRAY['producer', 'worker', 'reader', 'operator', 'nobody']) AS k (kind), function f;
@@ -144,6 +145,22 @@ SELECT is(pg_temp.by('producer', $$SELECT concat_ws(' ', outcome, job_id, existi
 SELECT is(pg_temp.by('producer', $$SELECT concat_ws(' ', outcome, job_id, existing_since) FROM holdfast.enqueue('a', 'act', 'in b')$$), 'duplicate', 'G13: a live one, too');
 SELECT is(pg_temp.by('producer', $$SELECT concat_ws(' ', outcome, job_id, existing_since) FROM holdfast.enqueue('a', 'act', 'doubt in b')$$), 'duplicate', 'G13: one to be reconciled, too');
 SELECT is(pg_temp.by('producer', $$SELECT concat_ws(' ', outcome, job_id, existing_since) FROM holdfast.enqueue('a', 'act', 'dead in b')$$), 'unknown_effect', 'G13: and one whose effect is unknown');
+CREATE FUNCTION pg_temp.detail_by(kind text, statement text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	detail	text;
+BEGIN
+	PERFORM set_config('role', 'regress_holdfast_' || kind, true);
+	EXECUTE statement;
+	RETURN 'accepted';
+EXCEPTION WHEN SQLSTATE 'JQ007' THEN
+	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
+	RETURN detail;
+END
+$$;
+SELECT matches(pg_temp.detail_by('producer', format($$SELECT holdfast.enqueue('a', 'act', %L, '{"pin": 1}')$$, name)), wanted, 'G13: JQ007 tells ' || what) FROM (VALUES
+	('landed in b', 'the known one''s is in a queue not granted', 'no digest of a payload in another queue, which could be guessed by it'),
+	('in b', 'the known one''s is in a queue not granted', 'none of a live job''s, either'),
+	('waits in a', 'the known one''s is [0-9a-f]{64}', 'that of a payload in a queue of the producer''s')) AS v (name, wanted, what);
 SELECT isnt(pg_temp.by('producer', $$SELECT concat_ws(' ', outcome, job_id, existing_since) FROM holdfast.enqueue('a', 'act', 'waits in a')$$), 'duplicate', 'G13: in a the producer is told');
 SELECT is(pg_temp.by(kind, $$SELECT count(*) FROM holdfast.attempt WHERE queue = 'b'$$), '0', 'G13: the views show no rows of b to ' || kind) FROM unnest(ARRAY['reader', 'operator']) AS kind;
 SELECT is(pg_temp.by('reader', format('SELECT count(*) FROM holdfast.%I WHERE queue IS DISTINCT FROM ''a''', view)), '0', 'G13: a reader reads the forensic views, and sees no other queue: ' || view)
