@@ -277,7 +277,7 @@ holdfast_error_digest(PG_FUNCTION_ARGS)
 		appendStringInfoChar(&s, '-');
 	else
 	{
-		appendStringInfo(&s, "%d:", (int) VARSIZE_ANY_EXHDR(class));
+		appendStringInfo(&s, "%d:", hf_utf8_length(class));
 		appendBinaryStringInfo(&s, VARDATA_ANY(class), VARSIZE_ANY_EXHDR(class));
 	}
 	if (message != NULL)

@@ -522,6 +522,7 @@ extern bool hf_is_own(int triggers);
 extern void hf_own_execute(const char *sql);
 extern int	hf_own_suspend(void);
 extern void hf_own_resume(int saved);
+extern bool hf_be_alone(Oid relid, uint32 what, bool wait);
 
 /* ---------------------------------------------------------------- guard.c: plain SQL on our own tables */
 
@@ -1083,6 +1084,7 @@ extern void hf_intent_key(const text *subject, const text *action_key, const tex
 extern void hf_effect_key(const pg_uuid_t *parent, const text *effect, pg_uuid_t *key);
 extern void hf_key_of(const text *id, pg_uuid_t *key);
 extern int64 hf_job_seed(const text *id);
+extern int	hf_utf8_length(const text *value);
 extern void hf_text_digest(const char *label, const char *string, int len, pg_uuid_t *digest);
 extern bytea *hf_payload_digest(Datum payload);	/* SHA-256 of the canonical form of a jsonb */
 extern char *hf_hex(const bytea *digest);

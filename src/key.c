@@ -234,6 +234,21 @@ hf_job_seed(const text *id)
 	return (int64) pg_ntoh64(seed);
 }
 
+/* How long a text is as UTF-8: digests are the same in every database. */
+int
+hf_utf8_length(const text *value)
+{
+	char	   *string = VARDATA_ANY(value);
+	int			len = VARSIZE_ANY_EXHDR(value);
+	char	   *utf8 = (char *) pg_do_encoding_conversion((unsigned char *) string, len, GetDatabaseEncoding(), PG_UTF8);
+
+	if (utf8 == string)
+		return len;
+	len = strlen(utf8);
+	pfree(utf8);
+	return len;
+}
+
 /* A digest of text in the database's encoding, under a label of its own. */
 void
 hf_text_digest(const char *label, const char *string, int len, pg_uuid_t *result)

@@ -9,16 +9,24 @@
  * mark: its writes are guarded like any others.  The mark cannot be set from
  * SQL in any other way.
  *
+ * Likewise a lock that no SQL function can take: anybody may hold an advisory
+ * lock, for as long as he likes, and would keep the extension from its upkeep.
+ *
  *-------------------------------------------------------------------------
  */
 #include "holdfast.h"
 
 #include "catalog/dependency.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_proc.h"
 #include "commands/extension.h"
 #include "executor/spi.h"
+#include "miscadmin.h"
 #include "replication/logicalworker.h"
+#include "storage/lock.h"
+#include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
 static int	own_depth = 0;
@@ -157,4 +165,32 @@ hf_own_execute(const char *sql)
 	}
 	PG_END_TRY();
 	SPI_finish();
+}
+
+/*
+ * Be the only one at something of a table until the transaction ends; false:
+ * another is, and "wait" is not set.  SQL's advisory locks have 1 or 2 in the
+ * last field.
+ */
+bool
+hf_be_alone(Oid relid, uint32 what, bool wait)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, relid, what, 3);
+	return LockAcquire(&tag, ExclusiveLock, false, !wait) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+/*
+ * holdfast.be_alone(relation text, what integer, wait boolean) returns boolean
+ *
+ * "relation" is the name of a table of ours.
+ */
+PG_FUNCTION_INFO_V1(holdfast_be_alone);
+Datum
+holdfast_be_alone(PG_FUNCTION_ARGS)
+{
+	Oid			relid = get_relname_relid(text_to_cstring(PG_GETARG_TEXT_PP(0)), get_namespace_oid(HF_SCHEMA, false));
+
+	PG_RETURN_BOOL(hf_be_alone(relid, PG_GETARG_INT32(1), PG_GETARG_BOOL(2)));
 }

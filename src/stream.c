@@ -20,7 +20,6 @@
 #include "access/stratnum.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
-#include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/fmgroids.h"
@@ -64,11 +63,9 @@ find_stream(HfRow *row, int32 queue_id, text *stream)
 static void
 lock_stream_name(int32 queue_id, text *stream)
 {
-	LOCKTAG		tag;
 	uint32		hash = DatumGetUInt32(hash_any((unsigned char *) VARDATA_ANY(stream), VARSIZE_ANY_EXHDR(stream)));
 
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, hf_table_oid(HF_STREAM), hash ^ (uint32) queue_id, 3);
-	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+	(void) hf_be_alone(hf_table_oid(HF_STREAM), hash ^ (uint32) queue_id, true);
 }
 
 /* What the jobs of one stream came to in this call. */

@@ -39,7 +39,7 @@ BEGIN
 			HINT = 'Name the log or the queue that the attempts come from.';
 	END IF;
 	-- two imports of one source, in different orders, would deadlock in the unique index
-	PERFORM pg_advisory_xact_lock('holdfast.attempt_record'::regclass::oid::integer, hashtext(import_records.source));
+	PERFORM holdfast.be_alone('attempt_record', hashtext(import_records.source), true);
 	PERFORM holdfast.make_partitions();
 	EXECUTE format($q$
 		WITH batch AS MATERIALIZED (

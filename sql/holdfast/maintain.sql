@@ -238,7 +238,7 @@ BEGIN
 	RETURN NEXT ('stream jobs parked or freed', holdfast.settle_all_streams())::holdfast.maintain_result;
 	RETURN NEXT ('jobs recovered', holdfast.recover_all())::holdfast.maintain_result;
 	-- one at a time from here on; another that is at it does it for both
-	IF NOT pg_try_advisory_xact_lock('holdfast.upkeep'::regclass::oid::integer, 0) THEN
+	IF NOT holdfast.be_alone('upkeep', 0, false) THEN
 		RETURN;
 	END IF;
 	RETURN NEXT ('hours counted', holdfast.fold_hours())::holdfast.maintain_result;

@@ -67,6 +67,11 @@ LANGUAGE C IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'holdfast_checked_name'
 COMMENT ON FUNCTION holdfast.checked_name(text, text) IS
 	'internal: argument "name" as given; 22004 if null, 22023 if empty or longer than 200 bytes';
 
+CREATE FUNCTION holdfast.be_alone(relation text, what integer, wait boolean) RETURNS boolean
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'holdfast_be_alone';
+COMMENT ON FUNCTION holdfast.be_alone(text, integer, boolean) IS
+	'internal: a lock until the transaction ends, such as no role can take by SQL; false if another has it and wait is false';
+
 CREATE FUNCTION holdfast.clock() RETURNS timestamptz
 LANGUAGE C VOLATILE PARALLEL SAFE AS 'MODULE_PATHNAME', 'holdfast_clock';
 COMMENT ON FUNCTION holdfast.clock() IS 'the one clock: the wall clock, or what holdfast.clock is set to';
