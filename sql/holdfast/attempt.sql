@@ -1,6 +1,7 @@
 /* Attempts that did not run under holdfast: of watched tables, and imported. */
 
 CREATE SEQUENCE holdfast.record_id_seq AS bigint CACHE 1;
+COMMENT ON SEQUENCE holdfast.record_id_seq IS 'numbers of attempt_record, in the order of arrival';
 SELECT pg_catalog.pg_extension_config_dump('holdfast.record_id_seq', '');
 
 /*

@@ -12,6 +12,10 @@ CREATE EVENT TRIGGER holdfast_ddl_start ON ddl_command_start
 CREATE EVENT TRIGGER holdfast_ddl_end ON ddl_command_end EXECUTE FUNCTION holdfast.evidence_ddl();
 CREATE EVENT TRIGGER holdfast_ddl_drop ON sql_drop EXECUTE FUNCTION holdfast.evidence_ddl();
 CREATE EVENT TRIGGER holdfast_ddl_rewrite ON table_rewrite EXECUTE FUNCTION holdfast.evidence_ddl();
+COMMENT ON EVENT TRIGGER holdfast_ddl_start IS 'what the other three cannot see: DROP EXTENSION, DROP SCHEMA, DROP OWNED';
+COMMENT ON EVENT TRIGGER holdfast_ddl_end IS 'DDL on the tables of holdfast and on watched ones: on record, refused, or put back';
+COMMENT ON EVENT TRIGGER holdfast_ddl_drop IS 'what was dropped: on record, or refused';
+COMMENT ON EVENT TRIGGER holdfast_ddl_rewrite IS 'an ALTER TABLE that rewrites rows of evidence: on record, or refused';
 
 /*
  * ALTER EVENT TRIGGER is DDL that no event trigger sees.  So that an owner of

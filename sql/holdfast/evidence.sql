@@ -1,6 +1,7 @@
 /* Evidence: append-only events, findings, and what is folded from them. */
 
 CREATE SEQUENCE holdfast.event_id_seq AS bigint CACHE 1;
+COMMENT ON SEQUENCE holdfast.event_id_seq IS 'numbers of events; CACHE 1, since they order the events of one instant';
 SELECT pg_catalog.pg_extension_config_dump('holdfast.event_id_seq', '');
 
 CREATE TABLE holdfast.event (

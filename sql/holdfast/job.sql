@@ -1,6 +1,7 @@
 /* Live jobs, and jobs that ended in failure. */
 
 CREATE SEQUENCE holdfast.job_id_seq AS bigint CACHE 1;
+COMMENT ON SEQUENCE holdfast.job_id_seq IS 'job ids, drawn in the order of insertion';
 SELECT pg_catalog.pg_extension_config_dump('holdfast.job_id_seq', '');
 
 /*

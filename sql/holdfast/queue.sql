@@ -1,6 +1,7 @@
 /* Queues and who may use them. */
 
 CREATE SEQUENCE holdfast.queue_id_seq AS integer CACHE 1;
+COMMENT ON SEQUENCE holdfast.queue_id_seq IS 'numbers of queues, never used again';
 SELECT pg_catalog.pg_extension_config_dump('holdfast.queue_id_seq', '');
 
 CREATE TABLE holdfast.queue (

@@ -1,6 +1,7 @@
 /* Watched tables: evidence for queue tables of others. */
 
 CREATE SEQUENCE holdfast.watch_id_seq AS integer;
+COMMENT ON SEQUENCE holdfast.watch_id_seq IS 'numbers of watches, never used again';
 SELECT pg_catalog.pg_extension_config_dump('holdfast.watch_id_seq', '');
 
 CREATE TABLE holdfast.watch (
