@@ -25,6 +25,7 @@
 #include "partitioning/partbounds.h"
 #include "partitioning/partdesc.h"
 #include "utils/builtins.h"
+#include "utils/datetime.h"
 #include "utils/datum.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -336,7 +337,15 @@ hf_detail_bool(HfDetail *detail, const char *key, bool truth)
 void
 hf_detail_time(HfDetail *detail, const char *key, TimestampTz at)
 {
-	hf_detail_cstring(detail, key, timestamptz_to_str(at));
+	struct pg_tm tm;
+	fsec_t		fsec;
+	char		buffer[MAXDATELEN + 1];
+
+	/* in UTC: what is stored does not depend on whose session wrote it */
+	if (timestamp2tm(at, NULL, &tm, &fsec, NULL, NULL) != 0)
+		elog(ERROR, "timestamp out of range");
+	EncodeDateTime(&tm, fsec, true, 0, NULL, USE_ISO_DATES, buffer);
+	hf_detail_cstring(detail, key, pstrdup(buffer));
 }
 
 /* A jsonb as it is, or nothing for NULL. */

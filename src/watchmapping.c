@@ -7,7 +7,7 @@
  * initialized once (watchvalue.c keeps it), so that a row costs an evaluation
  * each and no SQL.  Whatever is wrong is said with the key and the column.
  *
- * Expressions are parsed with search_path = pg_catalog, pg_temp, whoever's
+ * Expressions are parsed with settings of our own (parse_settings), whoever's
  * session it is: what a mapping means must not depend on who fires the
  * trigger.
  *
@@ -185,6 +185,12 @@ raw_expression(const char *source)
 	return linitial_node(ResTarget, select->targetList)->val;
 }
 
+/* What the parser looks at: names, the escapes of a literal, what "= NULL" means, and literals of times. */
+static const char *const parse_settings[][2] = {
+	{"search_path", "pg_catalog, pg_temp"}, {"standard_conforming_strings", "on"}, {"transform_null_equals", "off"},
+	{"array_nulls", "on"}, {"datestyle", "ISO, YMD"}, {"timezone", "UTC"}, {"intervalstyle", "postgres"},
+};
+
 static Expr *
 parse_expression(Relation rel, HfMapKey key, const char *source, HfWatchMode mode)
 {
@@ -229,7 +235,8 @@ bind_expression(HfWatch *w, HfMapKey key, Relation rel, const char *source)
 	int			guc_level = NewGUCNestLevel();
 	Expr	   *expr = NULL;
 
-	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	for (int i = 0; i < lengthof(parse_settings); i++)
+		(void) set_config_option(parse_settings[i][0], parse_settings[i][1], PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	PG_TRY();
 	{
 		expr = parse_expression(rel, key, source, w->mode);

@@ -5,7 +5,7 @@ CREATE FUNCTION pg_temp.at(clock text) RETURNS timestamptz LANGUAGE sql AS $$
 	SELECT set_config('holdfast.clock', '2030-01-01 ' || clock || '+00', true)::timestamptz
 $$;
 CREATE FUNCTION pg_temp.at(clock timestamptz) RETURNS timestamptz LANGUAGE sql AS $$
-	SELECT set_config('holdfast.clock', clock::text, true)::timestamptz
+	SELECT set_config('holdfast.clock', to_char(clock AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US"+00"'), true)::timestamptz
 $$;
 CREATE FUNCTION pg_temp.clock() RETURNS timestamptz LANGUAGE sql AS $$
 	SELECT current_setting('holdfast.clock')::timestamptz

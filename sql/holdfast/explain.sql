@@ -18,7 +18,7 @@ COMMENT ON FUNCTION holdfast.policy_in_force(text, integer) IS 'internal: the re
 
 -- Why the next run is when it is, from the decision that set it.
 CREATE FUNCTION holdfast.why_then(e holdfast.event, policy holdfast.retry_policy_entry) RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET intervalstyle = 'postgres' AS $$
 	SELECT CASE
 		WHEN e.event_id IS NULL THEN 'the time that enqueue was given'
 		WHEN e.kind = 'action_retry_scheduled' AND e.jitter_ms IS NOT NULL AND e.detail ->> 'because' NOT LIKE '%, as asked%' THEN

@@ -159,10 +159,11 @@ CREATE TYPE holdfast.verdict_count AS (
 );
 COMMENT ON TYPE holdfast.verdict_count IS 'how many pairs of an action have a verdict';
 
--- With settings that a view cannot have: memory to sort a day in, and no JIT, which would take longer than the query.
+-- With settings that a view cannot have: memory to sort a day in, and no JIT, which would take longer than the query;
+-- and a form of dates that says the same when it is read back as a setting, which abbreviations of time zones do not.
 CREATE FUNCTION holdfast.verdicts(since timestamptz, until timestamptz) RETURNS SETOF holdfast.verdict_count
 LANGUAGE plpgsql ROWS 100 SET search_path = pg_catalog, pg_temp SET work_mem = '256MB' SET jit = off
-SET holdfast.span_since = '' SET holdfast.span_until = '' AS $$
+SET datestyle = 'ISO, YMD' SET timezone = 'UTC' SET holdfast.span_since = '' SET holdfast.span_until = '' AS $$
 BEGIN
 	PERFORM set_config('holdfast.span_since', verdicts.since::text, true), set_config('holdfast.span_until', verdicts.until::text, true);
 	RETURN QUERY

@@ -2,7 +2,7 @@
 
 CREATE FUNCTION holdfast.html_text(t text) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE RETURN
-	replace(replace(replace(replace(replace(regexp_replace(t, '[\x01-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff]', chr(65533), 'g'),
+	replace(replace(replace(replace(replace(regexp_replace(t, E'[\\x01-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f\\ufffe\\uffff]', chr(65533), 'g'),
 		'&', '&amp;'), '<', '&lt;'), '>', '&gt;'), '"', '&quot;'), '''', '&#39;');
 COMMENT ON FUNCTION holdfast.html_text(text) IS
 	'text as it may stand in HTML or XML, in an attribute too; control characters, which XML does not allow, become U+FFFD';

@@ -39,7 +39,7 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN
 		CASE WHEN timed_out OR timeout_kind IS NOT NULL
 			 THEN coalesce(': configured ' || holdfast.span(coalesce(timeout_limit_ms, timeout_ms)), ': no limit on record')
 				  || coalesce(', elapsed ' || holdfast.span(elapsed_ms), '')
-			 ELSE ': ' || left(regexp_replace(message, '\s+', ' ', 'g'), 80) END);
+			 ELSE ': ' || left(regexp_replace(message, E'\\s+', ' ', 'g'), 80) END);
 COMMENT ON FUNCTION holdfast.error_summary(text, text, boolean, text, bigint, bigint, bigint) IS
 	'an error in a line: TimeoutError (max_runtime): configured 21600 s, elapsed 743 s';
 
@@ -93,7 +93,7 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
 			WHEN 'action_attempt_started' THEN concat_ws(', ',
 				'lease of ' || holdfast.span(e.at, e.lease_expires_at), 'timeout ' || holdfast.span(e.timeout_ms),
 				format('failure %s of %s so far', e.failures, e.max_attempts))
-			ELSE nullif(concat_ws('; ', coalesce(regexp_replace(e.detail ->> 'because', '^(failure [0-9]+ of [0-9]+) \(attempt [0-9]+\): .*; ', '\1; '), CASE WHEN e.kind <> 'action_duplicate_enqueue' THEN e.detail ->> 'outcome' END,
+			ELSE nullif(concat_ws('; ', coalesce(regexp_replace(e.detail ->> 'because', E'^(failure [0-9]+ of [0-9]+) \\(attempt [0-9]+\\): .*; ', E'\\1; '), CASE WHEN e.kind <> 'action_duplicate_enqueue' THEN e.detail ->> 'outcome' END,
 					CASE WHEN e.kind NOT IN ('action_attempt_failed', 'action_attempt_lost') THEN e.detail ->> 'decision' END),
 				'not before ' || to_char(e.next_not_before, 'HH24:MI:SS.MS'),
 				'by ' || (e.detail ->> 'by'),

@@ -21,6 +21,7 @@ COMMENT ON COLUMN holdfast.definition.server_version IS 'of the server that was 
 CREATE FUNCTION holdfast.present_definitions() RETURNS TABLE (kind text, object text, definition text)
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO' SET intervalstyle = 'postgres'
+SET standard_conforming_strings = on SET quote_all_identifiers = off
 AS $$
 	WITH member AS MATERIALIZED (
 		SELECT d.classid, d.objid
@@ -206,7 +207,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' S
 		FROM (VALUES ('guard_before', 27), ('guard_statement', 38)) AS w (name, type)
 		LEFT JOIN pg_trigger t ON t.tgrelid = v.relid AND t.tgname = w.name
 		WHERE t.oid IS NULL OR t.tgenabled <> 'A' OR t.tgfoid <> (SELECT p.oid FROM pg_proc p WHERE p.proname = 'guard' AND p.pronamespace = 'holdfast'::regnamespace) OR t.tgtype <> w.type OR t.tgqual IS NOT NULL
-			  OR t.tgargs <> 'evidence\000'::bytea
+			  OR t.tgargs <> E'evidence\\000'::bytea
 		UNION ALL
 		SELECT format('trigger %I is not holdfast''s', t.tgname) FROM pg_trigger t
 		WHERE t.tgrelid = v.relid AND NOT t.tgisinternal AND t.tgname NOT IN ('guard_before', 'guard_statement')
@@ -256,7 +257,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 	SELECT 'setting', concat_ws(' ', 'role ' || nullif(s.setrole, 0)::regrole, 'database ' || (SELECT d.datname FROM pg_database d WHERE d.oid = s.setdatabase)),
 		   format('has %s set', c.setting), 'ALTER ROLE or ALTER DATABASE ... RESET it.'
 	FROM pg_db_role_setting s CROSS JOIN LATERAL unnest(s.setconfig) AS c (setting)
-	WHERE c.setting ~ '^(session_replication_role=(replica|local)|event_triggers=(off|false|0)|holdfast\.(clock|single_transaction)=)'
+	WHERE c.setting ~ '^(session_replication_role=(replica|local)|event_triggers=(off|false|0)|holdfast[.](clock|single_transaction)=)'
 	  AND (s.setdatabase = 0 OR s.setdatabase = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()))
 	UNION ALL
 	SELECT 'watch', coalesce(w.relation, w.source), w.problem, 'Call holdfast.watch() again, or holdfast.unwatch_all() if the table is gone for good; see findings of kind evidence_ddl.'
