@@ -38,6 +38,7 @@
 #include "nodes/execnodes.h"
 #include "portability/instr_time.h"
 #include "access/relation.h"
+#include "utils/backend_status.h"
 #include "utils/guc.h"
 #include "utils/jsonb.h"
 #include "utils/rel.h"
@@ -104,6 +105,17 @@ hf_index_summarizes(const struct IndexInfo *info)
 	return info->ii_Summarizing;
 #else
 	return false;
+#endif
+}
+
+/* The i-th entry, from 1, of this transaction's copy of pg_stat_activity. */
+static inline LocalPgBackendStatus *
+hf_backend_status(int i)
+{
+#if PG_VERSION_NUM >= 160000
+	return pgstat_get_local_beentry_by_index(i);
+#else
+	return pgstat_fetch_stat_local_beentry(i);
 #endif
 }
 

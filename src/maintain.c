@@ -23,6 +23,7 @@
 
 PG_FUNCTION_INFO_V1(holdfast_settle_expired);
 PG_FUNCTION_INFO_V1(holdfast_next_wakeup);
+PG_FUNCTION_INFO_V1(holdfast_oldest_writer);
 
 /* ---------------------------------------------------------------- expired leases, past deadlines */
 
@@ -107,6 +108,35 @@ holdfast_next_wakeup(PG_FUNCTION_ARGS)
 	if (wait_ms < 0)
 		PG_RETURN_NULL();
 	PG_RETURN_INT32(wait_ms);
+}
+
+/*
+ * holdfast.oldest_writer() returns timestamptz
+ *
+ * When the oldest of the other transactions began that are open in this
+ * database and have written; null if there is none, -infinity if one does not
+ * tell (track_activities is off).  pg_stat_activity hides the sessions of
+ * others from an owner who is no superuser.
+ */
+Datum
+holdfast_oldest_writer(PG_FUNCTION_ARGS)
+{
+	TimestampTz oldest = DT_NOEND;
+
+	pgstat_clear_backend_activity_snapshot();	/* as it is now, not as it was earlier in this transaction */
+	for (int i = pgstat_fetch_stat_numbackends(); i > 0; i--)
+	{
+		LocalPgBackendStatus *backend = hf_backend_status(i);
+		TimestampTz begin = backend->backendStatus.st_xact_start_timestamp;
+
+		if (backend->backendStatus.st_databaseid != MyDatabaseId || backend->backendStatus.st_procpid == MyProcPid ||
+			!TransactionIdIsValid(backend->backend_xid))
+			continue;
+		oldest = Min(oldest, begin != 0 ? begin : DT_NOBEGIN);
+	}
+	if (oldest == DT_NOEND)
+		PG_RETURN_NULL();
+	PG_RETURN_TIMESTAMPTZ(oldest);
 }
 
 /* ---------------------------------------------------------------- reading as the owner */

@@ -19,10 +19,10 @@ COMMENT ON VIEW holdfast.event_partition IS 'the days of events that are kept';
 /*
  * The one place that makes an event partition, of a day in UTC.  The parent
  * has no index that it would inherit: after a restore the indexes would
- * collide.
+ * collide.  Where it lies is not for the caller of maintain() to choose.
  */
 CREATE FUNCTION holdfast.make_partition(day date) RETURNS boolean
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET default_tablespace = '' SET default_table_access_method = heap AS $$
 DECLARE
 	part	text := to_char(day, '"event_"YYYYMMDD');
 	owner	text := (SELECT c.relowner::regrole::text FROM pg_class c WHERE c.oid = 'holdfast.event'::regclass);
@@ -107,6 +107,11 @@ END
 $$;
 COMMENT ON FUNCTION holdfast.move_overflow() IS 'internal: move the events of event_overflow into their days; how many';
 
+CREATE FUNCTION holdfast.oldest_writer() RETURNS timestamptz
+LANGUAGE C VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'holdfast_oldest_writer';
+COMMENT ON FUNCTION holdfast.oldest_writer() IS
+	'internal: when the oldest other transaction began that is open and has written; null: none; -infinity: one does not tell';
+
 /*
  * Attempts and outcomes by queue and hour.  An hour is counted once it is over
  * and no transaction is left that was under way in it and could still commit
@@ -115,9 +120,7 @@ COMMENT ON FUNCTION holdfast.move_overflow() IS 'internal: move the events of ev
 CREATE FUNCTION holdfast.fold_hours() RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-	upto	timestamptz := date_trunc('hour', least(holdfast.clock(),
-		(SELECT min(a.xact_start) FROM pg_stat_activity a
-		 WHERE a.datname = current_database() AND a.backend_xid IS NOT NULL AND a.pid <> pg_backend_pid()),
+	upto	timestamptz := date_trunc('hour', least(holdfast.clock(), holdfast.oldest_writer(),
 		(SELECT min(x.prepared) FROM pg_prepared_xacts x WHERE x.database = current_database())), 'UTC');
 	since	timestamptz := (SELECT u.at FROM holdfast.upkeep u WHERE u.name = 'fold');
 	n		bigint;

@@ -90,6 +90,15 @@ is($node->safe_psql('app', q(SELECT has_table_privilege('keeper', 'holdfast.job'
 my (undef, undef, $error) = $node->psql('app', 'SET ROLE keeper; SELECT * FROM holdfast.do_maintain()');
 like($error, qr/permission denied for function do_maintain/, 'G13: ... nor on another function');
 
+# Where evidence lies is not for the role to choose.
+my $day = q(SELECT max(partition_name) FROM holdfast.event_partition);
+my $last_day = sql($day);
+sql(q(SET allow_in_place_tablespaces = on; CREATE TABLESPACE elsewhere LOCATION ''), 'postgres');
+sql("BEGIN; DROP TABLE holdfast.$last_day; SET LOCAL ROLE keeper; SET LOCAL default_tablespace = elsewhere; SELECT FROM holdfast.maintain(); COMMIT");
+ok(until_true("SELECT ($day) = '$last_day'"), 'a day is made again by the role');
+is(sql(q(SELECT count(*) FROM pg_class WHERE relname LIKE 'event\_2%' AND reltablespace <> 0)), '0', '... in the place where evidence lies, not in one of its own choice');
+sql('DROP TABLESPACE elsewhere', 'postgres');
+
 # a lease that ended in a queue nobody claims from
 sub lapsed
 {
@@ -139,6 +148,11 @@ $other->query_safe('BEGIN; SELECT FROM holdfast.maintain()');
 mark();
 ok(until_true(lapsed('both')), 'beside a maintain() that somebody else has open it settles leases');
 is(times_logged(qr/could not maintain/), 0, '... and neither is in the way of the other');
+sql('CREATE ROLE clerk; GRANT USAGE ON SCHEMA holdfast TO clerk; GRANT EXECUTE ON FUNCTION holdfast.oldest_writer() TO clerk');
+my $begun = q(SELECT min(xact_start) FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND datname = current_database());
+isnt(sql($begun), '', 'a transaction of others has written, and is open');
+is(sql("SET ROLE clerk; $begun"), '', '... which who is no superuser does not see');
+is(sql('SET ROLE clerk; SELECT holdfast.oldest_writer()'), sql($begun), '... but an owner who is none counts no hour before it is over');
 $other->query_safe('COMMIT');
 $other->quit;
 
