@@ -1,9 +1,15 @@
-"""Instructions of a claim, counted by callgrind in a single-user server: the same on every machine, counters or not."""
+"""Instructions, counted by callgrind: the same on every machine, counters or not, and whatever else it does."""
+import os
 import re
+import shutil
+import signal
 import subprocess
 import tempfile
+import time
 from contextlib import contextmanager
 from pathlib import Path
+
+import psycopg
 
 WARM_UP, CLAIMS = 5, 25
 
@@ -36,6 +42,60 @@ def server_stopped(bench, peers):
         bench.connect()
         for peer in peers:
             peer.connect()
+
+
+@contextmanager
+def counting_server(data):
+    """The stopped server, started under callgrind.  Yields the folder where each process leaves its counts when it ends."""
+    with tempfile.TemporaryDirectory() as folder:
+        server = subprocess.Popen(
+            ["valgrind", "--tool=callgrind", "--trace-children=yes", "--quiet", f"--callgrind-out-file={folder}/out.%p", shutil.which("postgres"),
+             "-D", data, "-c", "listen_addresses=", "-c", f"unix_socket_directories={os.environ['PGHOST']}", "-c", "shared_buffers=256MB",
+             "-c", "autovacuum=off", "-c", "jit=off", "-c", "max_wal_size=4GB"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            wait_for(lambda: accepts(server))
+            yield Path(folder)
+        finally:
+            server.send_signal(signal.SIGINT)
+            server.wait(timeout=300)
+
+
+def accepts(server):
+    if server.poll() is not None:
+        raise RuntimeError("the server did not start under valgrind")
+    try:
+        psycopg.connect(dbname="postgres").close()
+        return True
+    except psycopg.OperationalError:
+        return False
+
+
+def wait_for(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        if time.monotonic() > deadline:
+            raise RuntimeError("valgrind left no counts")
+        time.sleep(0.2)
+    return found
+
+
+def of_session(folder, load):
+    """By function, with what it calls, the instructions of the one session that load() makes."""
+    before = set(folder.iterdir())
+    load()
+
+    def ended():
+        for path in set(folder.iterdir()) - before:
+            text = path.read_text(errors="replace")
+            if "PortalRun" in text and re.search(r"^totals: ", text, re.M):
+                return path
+
+    found = {}
+    listing = subprocess.run(["callgrind_annotate", "--inclusive=yes", "--threshold=100", wait_for(ended)], capture_output=True, text=True,
+                             errors="replace", check=True).stdout
+    for count, name in re.findall(r"^ *([\d,]+) \([^)]*\)  \S*:(\w+)(?:'\d+)? \[", listing, re.M):
+        found[name] = max(found.get(name, 0), int(count.replace(",", "")))
+    return found
 
 
 def per_claim(data, database, queue):

@@ -1,8 +1,9 @@
-"""What a job costs beside time: write-ahead log and memory."""
+"""What a job costs beside time: instructions, write-ahead log and memory."""
 import statistics
 import threading
 import time
 
+import instructions
 import wal
 from peers.base import HERE, pgbench
 from peers.queues import Handwritten, Holdfast
@@ -10,6 +11,45 @@ from probe import Session
 from stats import fixed_limit, ratio_row
 
 from . import case
+
+
+# Of the server and of holdfast; a function's count includes what it calls.
+PARTS = [("ExecutorStart", "making the statement ready"), ("hf_dispatch_next", "finding the next job"), ("hf_ledger_of", "finding its ledger row"),
+         ("heap_update", "storing new versions of rows"), ("heap_insert", "inserting rows, one by one"), ("heap_multi_insert", "and by the hundred"),
+         ("heap_delete", "deleting rows"), ("heap_lock_tuple", "locking rows"), ("heap_form_tuple", "forming rows"),
+         ("index_insert", "inserting index entries"), ("nextval_internal", "sequences"), ("hf_payload_digest", "the payload's digest"),
+         ("hf_intent_key", "the intent key"), ("XLogInsert", "writing the log, in all of these"), ("CommitTransactionCommand", "committing")]
+
+
+@case("instructions", "instructions per job", needs=["valgrind"], seconds=lambda b: 150)
+def instructions_per_job(bench):
+    """What the processor does for a job, beside the hand-written queue: the server under callgrind, one client.
+
+    A session's first calls fill its caches, so each figure is the difference between a long session and a short one.
+    """
+    arms, counts = [Holdfast(), Handwritten()], {}
+    works = [("claim + complete, batch 1", "work1", 1, 100, 400), ("complete_and_claim, batch 1", "next1", 1, 100, 400),
+             ("claim + complete, batch 100", "work", 100, 5, 20), ("enqueue one", "enqueue1", 1, 100, 400)]
+    bench.create(*arms)
+    for peer in arms:
+        peer.fill(5000)
+        peer.tidy()
+    with instructions.server_stopped(bench, arms), instructions.counting_server(bench.data) as folder:
+        for n, (what, op, batch, short, more) in enumerate(works):
+            for peer in arms:
+                first, both = (instructions.of_session(folder, lambda: pgbench(peer.database, HERE / peer.name / f"{op}.sql", 1, None, batch, transactions=t))
+                               for t in (short, short + more))
+                counts[what, peer.title] = {name: (count - first.get(name, 0)) / (more * batch) for name, count in both.items()}
+                bench.progress(f"{what}, {peer.title}: {counts[what, peer.title]['PostgresMain']:,.0f}", (n + 1) / len(works))
+    rows = [ratio_row(*([counts[what, peer.title]["PostgresMain"]] for peer in arms), beside="hand-written", what=what, unit="instructions", at_most=True)
+            for what, *_ in works]
+    columns = [(what, peer.title) for what, *_ in works for peer in arms]
+    lines = [[f"{name}: {meaning}", *(f"{c:,.0f}" if (c := counts[column].get(name, 0)) >= 50 else "" for column in columns)] for name, meaning in PARTS]
+    for peer in arms:
+        peer.drop()
+    return {"rows": rows, "raw": [{"what": what, "arm": arm, "instructions": {k: round(v) for k, v in found.items() if v >= 50}}
+                                  for (what, arm), found in counts.items()],
+            "tables": [{"title": "instructions per job by part", "head": ["part", *(f"{what}, {arm}" for what, arm in columns)], "rows": lines}]}
 
 
 @case("wal", "WAL per job, whole life", seconds=lambda b: b.slices * 2 * 12)
