@@ -2,7 +2,7 @@
 
 Each keeps account of what it was told (Ack), and of the one call whose answer it is waiting for.  Where the answer is
 lost it finds out by the recipe of docs/operating.md: an enqueue is repeated, a report is repeated or outcome() is asked
-first, a claim is made anew.  Ledger.judge() compares the account with the record.
+first, a claim is made anew.  Account.judge() compares the account with the record.
 
 The provider is here too: an effect lands when a worker says so before its deadline, and reconcile asks whether it has.
 What is sent after a lease's end only a provider can refuse, so a worker that is late sends nothing.
