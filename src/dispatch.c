@@ -216,6 +216,13 @@ passed_running(ModeScan *m, HfTurn turn, TimestampTz lease_end)
 }
 
 static HfTurn
+turn_after(HfTurn turn)
+{
+	turn.job_id++;				/* ids begin at 1 and end far below the type's last value */
+	return turn;
+}
+
+static HfTurn
 turn_of_entry(IndexScanDesc scan)
 {
 	HfTurn		turn;
@@ -261,8 +268,7 @@ next_ahead(HfDispatch *d, ModeScan *m)
 		m->entry = ahead[m->next_ahead++];
 		if (hf_turn_cmp(m->entry.turn, m->slot->hint) < 0)
 			continue;
-		m->resume = m->entry.turn;
-		m->resume.job_id++;		/* ids begin at 1 and end far below the type's last value */
+		m->resume = turn_after(m->entry.turn);
 		place = m->entry.place;
 		if (!hf_may_lie_at(d->table, &place))
 			continue;
@@ -317,7 +323,7 @@ close_priority(HfDispatch *d, ModeScan *m, bool to_the_end)
 	m->open = false;
 	if (d->move_hints && hf_slot_is(slot, d->queue_id, m->reconcile, m->priority))
 	{
-		hint = to_the_end ? highest : m->met_any ? m->last : slot->hint;
+		hint = to_the_end ? highest : m->met_any ? turn_after(m->last) : slot->hint;
 		if (m->npinned > 0 && hf_turn_cmp(m->pinned[0].turn, hint) < 0)
 			hint = m->pinned[0].turn;
 		if (hf_turn_cmp(highest, hint) < 0)
