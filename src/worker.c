@@ -22,6 +22,7 @@
 #include "access/xact.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
+#include "catalog/pg_extension.h"
 #include "commands/dbcommands.h"
 #include "commands/extension.h"
 #include "executor/spi.h"
@@ -33,6 +34,7 @@
 #include "storage/dsm.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "storage/lmgr.h"
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -504,6 +506,18 @@ way_out(const ErrorData *error, const char *role)
 	}
 }
 
+/* Whether the database has the extension.  DROP EXTENSION then waits for this transaction, before it locks anything. */
+static bool
+has_extension(void)
+{
+	Oid			extension = get_extension_oid("holdfast", true);
+
+	if (!OidIsValid(extension))
+		return false;
+	LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
+	return get_extension_oid("holdfast", true) == extension;
+}
+
 /* Call maintain() where it is.  An error is told once, with the way out, and is not passed on. */
 static Outcome
 run_maintain(const Task *task)
@@ -523,7 +537,7 @@ run_maintain(const Task *task)
 		enable_timeout_after(STATEMENT_TIMEOUT, timeout_ms);	/* of SPI, PostgreSQL does not do it by itself */
 		pgstat_report_activity(STATE_RUNNING, sql);
 		PushActiveSnapshot(GetTransactionSnapshot());
-		if (!OidIsValid(get_extension_oid("holdfast", true)))
+		if (!has_extension())
 		{
 			outcome = RUN_ABSENT;
 			ereport(task->last == RUN_ABSENT ? DEBUG1 : WARNING,

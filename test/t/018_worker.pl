@@ -94,8 +94,14 @@ like($error, qr/permission denied for function do_maintain/, 'G13: ... nor on an
 my $day = q(SELECT max(partition_name) FROM holdfast.event_partition);
 my $last_day = sql($day);
 sql(q(SET allow_in_place_tablespaces = on; CREATE TABLESPACE elsewhere LOCATION ''), 'postgres');
-sql("BEGIN; DROP TABLE holdfast.$last_day; SET LOCAL ROLE keeper; SET LOCAL default_tablespace = elsewhere; SELECT FROM holdfast.maintain(); COMMIT");
-ok(until_true("SELECT ($day) = '$last_day'"), 'a day is made again by the role');
+my $made = 0;
+until ($made)	# unless a run of the background worker makes it first
+{
+	$made = sql("BEGIN; DROP TABLE holdfast.$last_day; SET LOCAL ROLE keeper; SET LOCAL default_tablespace = elsewhere;
+		SELECT count(*) FROM holdfast.maintain() WHERE task = 'partitions made' AND done = 1; COMMIT");
+	until_true("SELECT ($day) = '$last_day'") or last;
+}
+is($made, '1', 'a day is made again by the role');
 is(sql(q(SELECT count(*) FROM pg_class WHERE relname LIKE 'event\_2%' AND reltablespace <> 0)), '0', '... in the place where evidence lies, not in one of its own choice');
 sql('DROP TABLESPACE elsewhere', 'postgres');
 
@@ -215,7 +221,14 @@ maintained('... the others go on') for 1 .. 3;
 is(times_logged(qr/"other" does not exist/), 1, '... and says it once');
 
 mark();
-sql('DROP EXTENSION holdfast CASCADE');
+$holder = hold();
+my $dropper = $node->background_psql('app');
+$dropper->query_until(qr/begun/, "\\echo begun\nDROP EXTENSION holdfast CASCADE;\n");
+ok(until_true(q(SELECT count(*) = 1 FROM pg_locks WHERE classid = 'pg_extension'::regclass AND NOT granted)), 'DROP EXTENSION waits for a run that is under way');
+is(sql(q(SELECT count(*) FROM pg_locks l JOIN pg_locks w USING (pid) WHERE w.classid = 'pg_extension'::regclass AND NOT w.granted AND l.relation::regclass::text LIKE 'holdfast.%' AND l.mode = 'AccessExclusiveLock')),
+	'0', '... with nothing of the queue locked');
+let_go($holder);
+$dropper->quit;
 until_logged(qr/"app" does not have the extension holdfast\n.*HINT:/, 'the extension is dropped, and the log says so');
 sql('CREATE EXTENSION holdfast; GRANT USAGE ON SCHEMA holdfast TO keeper; GRANT EXECUTE ON FUNCTION holdfast.maintain() TO keeper');
 sql(q(SELECT holdfast.create_queue('q', lease => '200 ms', timeout => '10 ms', grace => '0')));
