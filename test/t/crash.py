@@ -223,7 +223,7 @@ class Run:
         self.account.judged(f'after {self.proxy.cuts} cut connections')
 
     def at_the_end(self):
-        self.account.judged('at the end, of the whole history', everything=True)
+        self.account.judged('at the end, of the whole history or 20,000 jobs of it', everything=True)
         ok(not self.world.problems, 'no error but lost connections, no wrong answer', *self.world.problems[:10])
         with psycopg.connect(conninfo(), row_factory=dict_row) as c:
             states = {r['idempotency_key']: r['state'] for r in c.execute('SELECT idempotency_key, state FROM holdfast.ledger WHERE parent_key IS NULL')}
