@@ -2,10 +2,11 @@
 
 CREATE FUNCTION holdfast.html_text(t text) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE RETURN
-	replace(replace(replace(replace(replace(regexp_replace(t, E'[\\x01-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f\\ufffe\\uffff]', chr(65533), 'g'),
-		'&', '&amp;'), '<', '&lt;'), '>', '&gt;'), '"', '&quot;'), '''', '&#39;');
+	-- as a reference, since not every encoding has the character
+	regexp_replace(replace(replace(replace(replace(replace(t, '&', '&amp;'), '<', '&lt;'), '>', '&gt;'), '"', '&quot;'), '''', '&#39;'),
+		E'[\\x01-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f\\ufffe\\uffff]', '&#xFFFD;', 'g');
 COMMENT ON FUNCTION holdfast.html_text(text) IS
-	'text as it may stand in HTML or XML, in an attribute too; control characters, which XML does not allow, become U+FFFD';
+	'text as it may stand in HTML or XML, in an attribute too; control characters, which XML does not allow, become a reference to U+FFFD';
 
 CREATE FUNCTION holdfast.report_html(subject text, action_key text DEFAULT NULL, since timestamptz DEFAULT NULL,
 	until timestamptz DEFAULT NULL) RETURNS text

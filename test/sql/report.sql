@@ -17,7 +17,7 @@ CREATE FUNCTION pg_temp.texts(page xml, path text) RETURNS text LANGUAGE sql AS 
 	SELECT string_agg(t::text, '|' ORDER BY n) FROM unnest(xpath($2, $1)) WITH ORDINALITY x (t, n)
 $$;
 
-SELECT is(holdfast.html_text(E'<a href="x">&\'\x01\t\n'), '&lt;a href=&quot;x&quot;&gt;&amp;&#39;' || chr(65533) || E'\t\n', 'markup, quotes and control characters');
+SELECT is(holdfast.html_text(E'<a href="x">&\'\x01\t\n'), '&lt;a href=&quot;x&quot;&gt;&amp;&#39;&#xFFFD;' || E'\t\n', 'markup, quotes and control characters');
 SELECT lives_ok($$SELECT pg_temp.page('''nobody''')$$, 'a subject of whom nothing is on record has a page that says so');
 SELECT matches(holdfast.report_html('nobody'), 'nothing is on record', 'in words');
 SELECT throws_ok('SELECT holdfast.report_html(NULL)', '22004', NULL, 'a null is refused');
