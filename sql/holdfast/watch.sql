@@ -84,13 +84,15 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION holdfast.watch_note(text, integer, jsonb) IS 'internal: a finding about a watch, with the effective role';
 
--- TRUNCATE triggers are not inherited by partitions, so each has its own.
+-- TRUNCATE triggers are not inherited by partitions, so each has its own.  The others are: whoever makes a partition makes
+-- them, and needs EXECUTE, of which nobody else has any use: on a table that is not watched they raise 39P01.
 CREATE FUNCTION holdfast.watch_triggers(relation regclass) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	w		holdfast.watch;
 	part	regclass;
 	has		boolean;
+	owner	name;
 BEGIN
 	SELECT x.* INTO STRICT w FROM holdfast.watch x JOIN holdfast.watch_relation r USING (watch_id)
 		WHERE r.relid = watch_triggers.relation;
@@ -111,6 +113,11 @@ BEGIN
 				FOR EACH STATEMENT EXECUTE FUNCTION holdfast.watch_truncated(%L)', part, w.watch_id);
 		END IF;
 		EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER holdfast_watch_truncate', part);
+	END LOOP;
+	FOR owner IN SELECT r.rolname FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner
+		WHERE c.oid = watch_triggers.relation AND c.relkind = 'p' AND NOT has_function_privilege(r.oid, 'holdfast.watch_row()', 'EXECUTE')
+	LOOP
+		EXECUTE format('GRANT EXECUTE ON FUNCTION holdfast.watch_row(), holdfast.watch_before(), holdfast.watch_truncated() TO %I', owner);
 	END LOOP;
 END
 $$;
@@ -216,6 +223,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	t		record;
 	gone	holdfast.watch;
+	owner	name;
 BEGIN
 	DELETE FROM holdfast.watch w USING holdfast.watch_relation r
 		WHERE r.watch_id = w.watch_id AND r.relid = do_unwatch.relation RETURNING w.* INTO gone;
@@ -230,6 +238,13 @@ BEGIN
 		  AND g.tgrelid IN (SELECT do_unwatch.relation::oid UNION SELECT p.relid FROM pg_partition_tree(do_unwatch.relation) p)
 	LOOP
 		EXECUTE format('DROP TRIGGER %I ON %s', t.tgname, t.relid);
+	END LOOP;
+	FOR owner IN SELECT r.rolname FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner
+		WHERE c.oid = do_unwatch.relation AND c.relkind = 'p' AND EXISTS (SELECT FROM pg_proc p, aclexplode(p.proacl) a
+				WHERE p.oid = 'holdfast.watch_row()'::regprocedure AND a.grantee = r.oid AND a.grantee <> p.proowner)
+		  AND NOT EXISTS (SELECT FROM holdfast.watch_relation w JOIN pg_class o ON o.oid = w.relid WHERE o.relowner = c.relowner AND o.relkind = 'p')
+	LOOP
+		EXECUTE format('REVOKE EXECUTE ON FUNCTION holdfast.watch_row(), holdfast.watch_before(), holdfast.watch_truncated() FROM %I', owner);
 	END LOOP;
 	PERFORM holdfast.watch_note('unwatched', gone.watch_id, jsonb_build_object('relation', gone.source, 'from', gone.mode));
 END
