@@ -158,7 +158,7 @@ grant(Claim *c, HfDispatch *dispatch, HfRow *job, HfRow *ledger, bool locked)
 		deadline = Min(deadline, hf_time(job, JOB_GIVE_UP_AT));
 	random_lease_id(&lease_id);
 	hf_set(job, JOB_STATUS, hf_word("running"));
-	hf_set(job, JOB_ATTEMPT_NUMBER, Int32GetDatum(hf_int32(job, JOB_ATTEMPT_NUMBER) + 1));
+	hf_set(job, JOB_ATTEMPT_NUMBER, Int32GetDatum(hf_next_attempt(hf_int32(job, JOB_ATTEMPT_NUMBER))));
 	hf_set(job, JOB_FENCING_TOKEN, Int64GetDatum(next_token(job)));
 	hf_set(job, JOB_LEASE_ID, UUIDPGetDatum(&lease_id));
 	hf_set(job, JOB_LEASE_EXPIRES_AT, TimestampTzGetDatum(until));

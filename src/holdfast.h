@@ -814,6 +814,13 @@ extern Datum hf_ledger_effects(HfCall *call, const HfRow *ledger);
 
 /* ---------------------------------------------------------------- job.c: the state machine of a job */
 
+/* It never goes back: the number of the last attempts stays where integers end. */
+static inline int32
+hf_next_attempt(int32 number)
+{
+	return number == PG_INT32_MAX ? number : number + 1;
+}
+
 typedef struct HfReport
 {
 	text	   *error_class;

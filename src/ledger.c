@@ -177,7 +177,7 @@ bool
 hf_ledger_start(HfCall *call, HfRow *ledger, HfRow *job)
 {
 	fill_state(call, ledger, job, "started", (Datum) 0);
-	hf_set(ledger, LEDGER_ATTEMPT_NUMBER, Int32GetDatum(hf_int32(job, JOB_ATTEMPT_NUMBER) + 1));
+	hf_set(ledger, LEDGER_ATTEMPT_NUMBER, Int32GetDatum(hf_next_attempt(hf_int32(job, JOB_ATTEMPT_NUMBER))));
 	if (!hf_update_skip(call, ledger))
 		return false;
 	hf_ledger_note_place(ledger, job);

@@ -355,7 +355,7 @@ hf_change_number(const HfChange *c, bool *counted_at_claim)
 
 	*counted_at_claim = true;
 	if (!hf_watch_int(c->w, MAP_ATTEMPT_NUMBER, c->new, &number))
-		return c->last != NULL && !hf_is_null(c->last, RECORD_ATTEMPT_NUMBER) ? hf_int32(c->last, RECORD_ATTEMPT_NUMBER) + 1 : 1;
+		return c->last != NULL && !hf_is_null(c->last, RECORD_ATTEMPT_NUMBER) ? hf_next_attempt(hf_int32(c->last, RECORD_ATTEMPT_NUMBER)) : 1;
 	if (c->w->fields[MAP_ATTEMPT_NUMBER].att == 0 || count_moved(c, MAP_ATTEMPT_NUMBER) > 0 || before ||
 		(c->old == NULL && c->last == NULL && number > 0))
 		return number;
