@@ -83,5 +83,18 @@ for my $page (sort keys %pages)
 	}
 }
 
+# Tests that a page names are there, and every failure mode names one, or the limit.
+my %tests = map { (m{([^/]+)$})[0] => 1 } glob('test/sql/*.sql test/specs/*.spec test/t/*.pl');
+$tests{"soak/$_"} = 1 for map { (m{([^/]+)$})[0] } glob('test/soak/*');
+for my $page (sort keys %pages)
+{
+	my $text = slurp_file($page);
+	my @named = ($text =~ /`(\w+\.(?:spec|pl)|soak\/\w+)`/g, $text =~ m{test/(?:sql|specs|t)/(\w+\.(?:sql|spec|pl))}g, $page =~ /failure-modes/ ? $text =~ /`(\w+\.sql)`/g : ());
+	is(join(' ', grep { !$tests{$_} } @named), '', "$page: the tests it names are there");
+}
+my @modes = slurp_file('docs/failure-modes.md') =~ /^\| ([A-D]\d+) \|/mg;
+cmp_ok(scalar(@modes), '>=', 57, 'failure modes');
+is(join(' ', map { /^\| ([A-D]\d+) \|/ && !/`(?:\w+\.(?:sql|spec|pl)|soak\/\w+)`|limits\.md#[\w-]+\) \|$/ ? $1 : () } split /\n/, slurp_file('docs/failure-modes.md')), '', '... each with the test that shows it, or its limit');
+
 $node->stop;
 done_testing();
