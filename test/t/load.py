@@ -23,7 +23,7 @@ SETUP = """
         reconcile_delay => '1 ms', reconcile_max => 1000000);
     SELECT holdfast.create_queue('mail', lease => '1 s', timeout => '600 ms', grace => '300 ms', retry_policy => 'quick');
     SELECT holdfast.create_queue('plain', lease => '1 s', timeout => '600 ms', grace => '300 ms', retry_policy => 'quick', side_effects => false);
-    SELECT holdfast.define_stream('mail', 'flow', threshold => 2, cool_down => '100 ms');
+    SELECT holdfast.define_stream(queue, 'flow', threshold => 2, cool_down => '100 ms') FROM unnest(ARRAY['mail', 'plain']) AS queue;
     CREATE TABLE own_write (job_id bigint, lease_id uuid)"""
 
 # what: created, started, ended, changed, beaten, refused, own, cancel_requested, cancelled, redriven, settled
