@@ -33,6 +33,7 @@ typedef struct Cursor
 {
 	const unsigned char *at;
 	const unsigned char *end;
+	const unsigned char *no_address;	/* none begins before this: looked at from further left */
 } Cursor;
 
 static inline bool
@@ -70,25 +71,36 @@ is_uuid(const Cursor *c)
 	return c->end - c->at == 36 || !is_word(c->at[36]);
 }
 
-/* Where hexadecimal groups joined by colons end, or NULL if they are no address. */
+/*
+ * Where hexadecimal groups joined by colons end, or NULL if they are no address.
+ * Then what begins further right among them is none either, and is not looked
+ * at again: a long message would take the square of its length.
+ */
 static const unsigned char *
-colons_end(const Cursor *c)
+colons_end(Cursor *c)
 {
 	const unsigned char *p = c->at;
+	const unsigned char *scanned;
 	int			colons = 0;
 	bool		digit = false;
 
+	if (p < c->no_address)
+		return NULL;
 	for (; p < c->end && (is_hex(*p) || *p == ':'); p++)
 	{
 		colons += *p == ':';
 		digit |= is_digit(*p);
 	}
+	scanned = p;
 	while (p > c->at && p[-1] == ':')
 	{
 		p--;
 		colons--;
 	}
-	return (p == c->end || !is_word(*p)) && (colons >= 5 || (colons >= 2 && digit)) ? p : NULL;
+	if ((p == c->end || !is_word(*p)) && (colons >= 5 || (colons >= 2 && digit)))
+		return p;
+	c->no_address = scanned;
+	return NULL;
 }
 
 /* Where a mail address that begins here ends, or NULL. */
@@ -152,7 +164,7 @@ static void
 normalize(const char *message, int len, StringInfo s)
 {
 	const unsigned char *begin = (const unsigned char *) message;
-	Cursor		c = {begin, begin + len};
+	Cursor		c = {begin, begin + len, begin};
 
 	initStringInfo(s);
 	while (c.at < c.end)
