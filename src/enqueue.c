@@ -656,7 +656,6 @@ read_batch(HfCall *call, FunctionCallInfo fcinfo, const HfQueue *queue, BatchJob
 {
 	Jsonb	   *jobs;
 	JsonbIterator *it;
-	JsonbIteratorToken token;
 	JsonbValue	value;
 	int			n = 0;
 	LOCAL_FCINFO(args, NARGS);
@@ -679,7 +678,7 @@ read_batch(HfCall *call, FunctionCallInfo fcinfo, const HfQueue *queue, BatchJob
 	error_context_stack = &context;
 	it = JsonbIteratorInit(&jobs->root);
 	(void) JsonbIteratorNext(&it, &value, true);
-	while ((token = JsonbIteratorNext(&it, &value, true)) == WJB_ELEM)
+	while (JsonbIteratorNext(&it, &value, true) == WJB_ELEM)
 	{
 		ordinal++;
 		if (value.type != jbvBinary || !JsonContainerIsObject(value.val.binary.data))

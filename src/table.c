@@ -196,8 +196,10 @@ hf_sequence_oid(const char *name)
 {
 	int			i = 0;
 
-	while (strcmp(sequences[i], name) != 0)
+	while (i < lengthof(sequences) && strcmp(sequences[i], name) != 0)
 		i++;
+	if (i == lengthof(sequences))
+		elog(ERROR, "holdfast has no sequence \"%s\"", name);
 	if (!OidIsValid(sequence_oids[i]))
 		sequence_oids[i] = get_relname_relid(name, get_namespace_oid(HF_SCHEMA, false));
 	return sequence_oids[i];
