@@ -69,7 +69,7 @@ struct HfDispatch
 	IndexFetchTableData *fetch; /* of the rows ahead */
 };
 
-static bool sweep(HfDispatch *d, HfSlot *slot, int entries, bool *complete);
+static bool sweep(HfDispatch *d, HfSlot *slot, int entries, bool settled, bool *complete);
 
 /* ---------------------------------------------------------------- scans */
 
@@ -396,6 +396,13 @@ look_at(HfDispatch *d, ModeScan *m)
 	return true;
 }
 
+/* Whether another transaction is inserting, changing or deleting the row that was just fetched. */
+static bool
+being_written(const HfDispatch *d)
+{
+	return TransactionIdIsValid(d->dirty.xmin) || TransactionIdIsValid(d->dirty.xmax);
+}
+
 static void
 warn_of_missed(HfTurn turn, const char *what, HfTurn stood)
 {
@@ -424,7 +431,7 @@ check_ahead(HfDispatch *d, HfSlot *slot)
 			break;
 		while (hf_turn_cmp(ahead[i].turn, turn) < 0)
 			i++;
-		if (hf_turn_cmp(ahead[i].turn, turn) != 0 && hf_text_is(hf_get(row, JOB_STATUS), "pending"))
+		if (hf_turn_cmp(ahead[i].turn, turn) != 0 && !being_written(d) && hf_text_is(hf_get(row, JOB_STATUS), "pending"))
 			warn_of_missed(turn, "what is ahead goes to", last);
 	}
 	index_endscan(scan);
@@ -442,7 +449,7 @@ check_hint(HfDispatch *d, HfSlot *slot)
 		return;
 	check_ahead(d, slot);
 	slot->swept_to = hf_first_turn;
-	if (sweep(d, slot, PG_INT32_MAX, &complete))
+	if (sweep(d, slot, PG_INT32_MAX, true, &complete))
 		warn_of_missed(slot->hint, "the hint stood at", hint);
 }
 
@@ -516,10 +523,12 @@ advance(HfDispatch *d, ModeScan *m)
 
 /*
  * Look at up to "entries" entries below the hint, from where the last look
- * ended.  Returns true when the hint was lowered.
+ * ended.  Returns true when the hint was lowered.  What another transaction is
+ * writing no claim can have; the net goes back to what it inserts, but with
+ * "settled" such rows are passed over.
  */
 static bool
-sweep(HfDispatch *d, HfSlot *slot, int entries, bool *complete)
+sweep(HfDispatch *d, HfSlot *slot, int entries, bool settled, bool *complete)
 {
 	HfRow	   *row = hf_row_for(d->table);
 	IndexScanDesc scan;
@@ -546,7 +555,7 @@ sweep(HfDispatch *d, HfSlot *slot, int entries, bool *complete)
 			break;
 		}
 		slot->swept_to = turn;
-		if (!index_fetch_heap(scan, row->stored))
+		if (!index_fetch_heap(scan, row->stored) || (settled && being_written(d)))
 			continue;
 		hf_row_load(row);
 		if (hf_text_is(hf_get(row, JOB_STATUS), "pending") || TransactionIdIsValid(d->dirty.xmin) ||
@@ -593,7 +602,7 @@ sweep_due(HfDispatch *d, bool all)
 			continue;
 		do
 		{
-			lowered |= sweep(d, slot, SWEEP_ENTRIES, &complete);
+			lowered |= sweep(d, slot, SWEEP_ENTRIES, false, &complete);
 			INSTR_TIME_SET_CURRENT(now);
 			since = now;
 			INSTR_TIME_SUBTRACT(since, begin);

@@ -1,7 +1,7 @@
 \i test/setup.sql
 \i test/tools.sql
 -- Settling: what each report does to job, budget and ledger, and when the job comes back.
-SELECT plan(337);
+SELECT plan(341);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 SELECT holdfast.define_retry_policy('plain', '10 s', 2, '1 h', '0 s', '5 s', 5) \g /dev/null
@@ -89,6 +89,9 @@ SELECT results_eq($$SELECT decision, reason, rule, retry_policy, delay_ms, jitte
 	'G2: a failure reported twice is a duplicate, with the first decision''s fields');
 SELECT is(pg_temp.completed('twice'), 'conflict', 'G2: a success after a failure is a conflict');
 SELECT is((SELECT decision FROM pg_temp.failed('twice', 'ValidationError')), 'conflict', 'G2: another failure likewise');
+SELECT pg_temp.started('detailed', 'plain') \g /dev/null
+SELECT is((SELECT decision FROM holdfast.fail(pg_temp.id('detailed'), pg_temp.lease('detailed'), 'Odd', side_effect => 'none', detail => detail)), answer, 'G2: detail is part of the report: ' || answer)
+FROM (VALUES (1, '{"code": 1}'::jsonb, 'retry'), (2, '{"code": 1.0}', 'duplicate'), (3, '{"code": 2}', 'conflict'), (4, NULL, 'conflict')) AS v (n, detail, answer) ORDER BY n;
 SELECT results_eq($$SELECT failures, run_after FROM pg_temp.job WHERE job_id = pg_temp.id('twice')$$, $$SELECT 1, next_not_before FROM first$$, 'G4: charged once, G3: its time stands');
 
 -- complete_batch
