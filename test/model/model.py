@@ -184,7 +184,10 @@ class Model:
 	# ---- enqueue
 	def enqueue(self, queue, *jobs):
 		"""jobs: (the id it gets if it is created, arguments)"""
-		return [self.enter(j) for j in [self.new(queue, new_id, a) for new_id, a in jobs]]
+		made = [self.new(queue, new_id, a) for new_id, a in jobs]
+		again = [any(x.key == j.key for x in made[:i]) for i, j in enumerate(made)]
+		answers = {i: self.enter(made[i]) for i in sorted(range(len(made)), key=lambda i: (again[i], '' if again[i] else made[i].key, i))}
+		return [answers[i] for i in range(len(made))]		# keys are taken in their order; which mismatch is refused rests on it
 	def new(self, queue, new_id, a):
 		q, j = self.queues[queue], Row(id=new_id, queue=queue, mode='execute', status='pending', attempt=0, failures=0,
 			reconciles=0, losses=0, resumes=0, lease=None, lease_end=None, started=None, worker=None, cancel=False,
