@@ -200,6 +200,7 @@ class Driver:
 		m, ids = self.m, sorted(ids)
 		keys = keys | {m.keys[i] for i in ids if i in m.keys}
 		keys |= {k for p in keys for k in m.kids.get(p, ())}
+		for o in self.others(s): keys -= o.keys		# a key of a dead job without side effects may be another's by now
 		since = [self.seen.get(i, 0) for i in ids]
 		r = s.ask(SOME, ['{' + ','.join(map(str, x)) + '}' for x in (ids, since, keys)])[0]
 		self.differ(c, 'job', {i: job_row(m.jobs[i]) for i in ids if i in m.jobs}, r['job'])

@@ -10,7 +10,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $calls = $ENV{MODEL_CALLS} || 30_000;
+my $calls = $ENV{MODEL_CALLS} || 100_000;
 my $seed = $ENV{MODEL_SEED} || 1;
 my $processes = $ENV{MODEL_PROCESSES} || 2;
 
