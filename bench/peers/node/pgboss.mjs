@@ -35,6 +35,7 @@ if (command === "migrate") {
     while (performance.now() < end && !dry) {
       const fetched = await boss.fetch(queue, { batchSize: second });
       if (fetched.length < second) dry = true;
+      if (fetched.length === 0) break;
       await boss.complete(queue, second === 1 ? fetched[0].id : fetched.map((job) => job.id));
       jobs += fetched.length;
     }
