@@ -7,7 +7,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $statements = $ENV{SMITH_STATEMENTS} || 1000;		# for each role
+my $statements = $ENV{SMITH_STATEMENTS} || 5000;		# for each role
 my $seed = $ENV{SMITH_SEED} || 1;
 
 my $node = PostgreSQL::Test::Cluster->new('sqlsmith');
