@@ -115,8 +115,9 @@ holdfast_next_wakeup(PG_FUNCTION_ARGS)
  *
  * When the oldest of the other transactions began that are open in this
  * database and have written; null if there is none, -infinity if one does not
- * tell (track_activities is off).  pg_stat_activity hides the sessions of
- * others from an owner who is no superuser.
+ * tell (track_activities is off).  Autovacuum writes no event.
+ * pg_stat_activity hides the sessions of others from an owner who is no
+ * superuser.
  */
 Datum
 holdfast_oldest_writer(PG_FUNCTION_ARGS)
@@ -130,7 +131,7 @@ holdfast_oldest_writer(PG_FUNCTION_ARGS)
 		TimestampTz begin = backend->backendStatus.st_xact_start_timestamp;
 
 		if (backend->backendStatus.st_databaseid != MyDatabaseId || backend->backendStatus.st_procpid == MyProcPid ||
-			!TransactionIdIsValid(backend->backend_xid))
+			backend->backendStatus.st_backendType == B_AUTOVAC_WORKER || !TransactionIdIsValid(backend->backend_xid))
 			continue;
 		oldest = Min(oldest, begin != 0 ? begin : DT_NOBEGIN);
 	}

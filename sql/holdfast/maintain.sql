@@ -110,7 +110,7 @@ COMMENT ON FUNCTION holdfast.move_overflow() IS 'internal: move the events of ev
 CREATE FUNCTION holdfast.oldest_writer() RETURNS timestamptz
 LANGUAGE C VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'holdfast_oldest_writer';
 COMMENT ON FUNCTION holdfast.oldest_writer() IS
-	'internal: when the oldest other transaction began that is open and has written; null: none; -infinity: one does not tell';
+	'internal: when the oldest other transaction began that is open and has written, autovacuum apart; null: none; -infinity: one does not tell';
 
 /*
  * Attempts and outcomes by queue and hour.  An hour is counted once it is over

@@ -155,12 +155,35 @@ mark();
 ok(until_true(lapsed('both')), 'beside a maintain() that somebody else has open it settles leases');
 is(times_logged(qr/could not maintain/), 0, '... and neither is in the way of the other');
 sql('CREATE ROLE clerk; GRANT USAGE ON SCHEMA holdfast TO clerk; GRANT EXECUTE ON FUNCTION holdfast.oldest_writer() TO clerk');
-my $begun = q(SELECT min(xact_start) FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND datname = current_database());
+my $begun = q(SELECT min(xact_start) FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND datname = current_database() AND backend_type = 'client backend');
 isnt(sql($begun), '', 'a transaction of others has written, and is open');
 is(sql("SET ROLE clerk; $begun"), '', '... which who is no superuser does not see');
 is(sql('SET ROLE clerk; SELECT holdfast.oldest_writer()'), sql($begun), '... but an owner who is none counts no hour before it is over');
 $other->query_safe('COMMIT');
 $other->quit;
+
+# ---------------------------------------------------------------- autovacuum writes no event
+# It analyzes an index whose expression takes a transaction id, and waits.
+$other = $node->background_psql('app');
+$other->query_safe('SELECT pg_advisory_lock(18)');
+sql(q{
+	CREATE FUNCTION waits(n integer) RETURNS integer LANGUAGE plpgsql IMMUTABLE AS $$
+		BEGIN
+			IF EXISTS (SELECT FROM pg_stat_activity WHERE pid = pg_backend_pid() AND backend_type = 'autovacuum worker') THEN
+				PERFORM pg_current_xact_id(), pg_advisory_xact_lock_shared(18);
+			END IF;
+			RETURN n;
+		END $$;
+	CREATE TABLE analyzed (n integer) WITH (autovacuum_analyze_threshold = 0, autovacuum_analyze_scale_factor = 0);
+	CREATE INDEX ON analyzed (waits(n));
+	INSERT INTO analyzed SELECT generate_series(1, 10)});
+$node->append_conf('postgresql.conf', 'autovacuum_naptime = 1s');
+$node->reload;
+ok(until_true(q(SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'autovacuum worker' AND backend_xid IS NOT NULL AND wait_event = 'advisory')),
+	'autovacuum has a transaction id, and waits');
+is(sql('SELECT holdfast.oldest_writer()'), '', '... which puts no hour off');
+$other->quit;
+sql('DROP TABLE analyzed');
 
 # ---------------------------------------------------------------- frozen
 set('maintain_timeout', '100ms');
