@@ -1,7 +1,7 @@
 \i test/setup.sql
 \i test/tools.sql
 -- What operators do: cancel, purge, redrive, settle_unknown, pause and resume.
-SELECT plan(214);
+SELECT plan(217);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 SELECT holdfast.define_retry_policy('p', '10 s', backoff_rate => 1, jitter_window => '0', min_delay => '1 s', max_attempts => 3,
@@ -217,6 +217,18 @@ SELECT is((SELECT count(*) FROM pg_temp.dead_job d JOIN dead USING (job_id)), 1:
 SELECT results_eq($$SELECT redriven, skipped FROM holdfast.redrive_queue('anew', 'r')$$, $$VALUES (0::bigint, 1::bigint)$$, 'G6: by filter it is skipped and counted');
 SELECT throws_ok(format($$SELECT * FROM holdfast.redrive(%s, %s)$$, job_id, reason), state, NULL, 'redrive is refused: ' || reason) FROM dead,
 	(VALUES ('NULL', '22004'), ($$repeat('r', 100000)$$, '22023')) AS v (reason, state);
+
+-- a dead job whose intent another dead job has had since, with an effect that is unknown: it takes that over
+
+SELECT pg_temp.started('moves', 'p'), pg_temp.told('moves', ARRAY['cancel(@id, NULL, true)', 'settle_unknown(@key, ''not_landed'', ''{}'', ''r'')']),
+	(SELECT outcome FROM holdfast.enqueue('moves', 'act', 'moves')) \g /dev/null
+SELECT job_id AS other FROM holdfast.claim('moves', 'w') \gset
+SELECT holdfast.cancel(:other, NULL, true), pg_temp.clock() AS unknown_since, pg_temp.later('1 h') \gset
+SELECT results_eq($$SELECT u.job_id, u.since FROM holdfast.unknown_effect u JOIN scene s USING (idempotency_key) WHERE s.name = 'moves'$$,
+	format('VALUES (%s::bigint, %L::timestamptz)', :other, :'unknown_since'), 'an unknown effect is the last job''s');
+SELECT is(pg_temp.tell('moves', 'redrive(@id, ''r'')'), 'redriven', 'the job before it is redriven');
+SELECT results_eq($$SELECT u.job_id, u.since, j.mode FROM holdfast.unknown_effect u JOIN scene s USING (idempotency_key) JOIN pg_temp.job j ON j.job_id = s.job_id WHERE s.name = 'moves'$$,
+	format('VALUES (%s::bigint, %L::timestamptz, ''reconcile'')', pg_temp.id('moves'), :'unknown_since'), 'G6: and has the unknown effect now, unknown since when it was');
 
 -- redrive_queue
 

@@ -1,7 +1,7 @@
 \i test/setup.sql
 \i test/tools.sql
 -- Settling: what each report does to job, budget and ledger, and when the job comes back.
-SELECT plan(341);
+SELECT plan(343);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 SELECT holdfast.define_retry_policy('plain', '10 s', 2, '1 h', '0 s', '5 s', 5) \g /dev/null
@@ -110,6 +110,11 @@ FROM unnest(ARRAY['b1', 'b2', 'b3', 'b4', 'b5']) AS s;
 SELECT is((SELECT count(*) FROM pg_temp.evidence WHERE job_id = pg_temp.id('b2') AND kind = 'action_stale_report'), 1::bigint, 'G2: a stale one is recorded once');
 SELECT is((SELECT max(outcome) FROM holdfast.complete_batch(ARRAY[pg_temp.id('b2'), pg_temp.id('b2')], ARRAY[pg_temp.lease('b2'), pg_temp.lease('b2')])), 'completed', 'the same job twice in a call is dealt with once');
 SELECT is_empty($$SELECT * FROM pg_temp.evidence WHERE job_id = pg_temp.id('b2') AND kind = 'action_duplicate_report'$$, 'and is no duplicate report');
+SELECT pg_temp.started('b6', 'plain') \g /dev/null
+SELECT bag_eq($$SELECT r.outcome FROM holdfast.complete_batch(array_fill(pg_temp.id('b6'), ARRAY[3]),
+		ARRAY[pg_temp.lease('b6'), 'ffffffff-ffff-ffff-ffff-ffffffffffff', '00000000-0000-0000-0000-000000000000']) r$$,
+	$$VALUES ('completed'), ('stale'), ('stale')$$, 'G2: other leases of a job that the call completes are stale, before it and after');
+SELECT is((SELECT count(*) FROM pg_temp.evidence WHERE job_id = pg_temp.id('b6') AND kind = 'action_stale_report'), 2::bigint, 'and each is recorded');
 SELECT is_empty($$SELECT * FROM holdfast.complete_batch('{}', '{}')$$, 'an empty batch is no error');
 
 -- reports after the lease's end
