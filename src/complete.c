@@ -223,7 +223,7 @@ hf_complete_many(HfCall *call, FunctionCallInfo fcinfo, int ids_arg, int leases_
 				sorted[i]->outcome = sorted[i - 1]->outcome;
 				continue;
 			}
-			/* another lease of the same job: it is to see what the first has led to */
+			/* another lease of the same job: its event comes after those of the first */
 			hf_events_flush(call);
 			CommandCounterIncrement();
 		}

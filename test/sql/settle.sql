@@ -1,7 +1,7 @@
 \i test/setup.sql
 \i test/tools.sql
 -- Settling: what each report does to job, budget and ledger, and when the job comes back.
-SELECT plan(343);
+SELECT plan(344);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 SELECT holdfast.define_retry_policy('plain', '10 s', 2, '1 h', '0 s', '5 s', 5) \g /dev/null
@@ -115,6 +115,8 @@ SELECT bag_eq($$SELECT r.outcome FROM holdfast.complete_batch(array_fill(pg_temp
 		ARRAY[pg_temp.lease('b6'), 'ffffffff-ffff-ffff-ffff-ffffffffffff', '00000000-0000-0000-0000-000000000000']) r$$,
 	$$VALUES ('completed'), ('stale'), ('stale')$$, 'G2: other leases of a job that the call completes are stale, before it and after');
 SELECT is((SELECT count(*) FROM pg_temp.evidence WHERE job_id = pg_temp.id('b6') AND kind = 'action_stale_report'), 2::bigint, 'and each is recorded');
+SELECT is((SELECT count(*) FROM pg_temp.evidence s, pg_temp.evidence e WHERE s.job_id = pg_temp.id('b6') AND e.job_id = s.job_id
+	AND s.kind = 'action_stale_report' AND e.kind = 'action_attempt_succeeded' AND s.at > e.at), 1::bigint, 'the one after it at a later time');
 SELECT is_empty($$SELECT * FROM holdfast.complete_batch('{}', '{}')$$, 'an empty batch is no error');
 
 -- reports after the lease's end
