@@ -165,6 +165,13 @@ bind_column(HfWatch *w, HfMapKey key, Relation rel, const char *column)
 	bind_type(field, key, TupleDescAttr(RelationGetDescr(rel), field->att - 1)->atttypid, psprintf("column \"%s\"", column));
 }
 
+/* All columns of all tables, which stands for no expression: the parser expects it in a target list alone. */
+static bool
+is_star(const Node *node)
+{
+	return IsA(node, ColumnRef) && IsA(linitial(((const ColumnRef *) node)->fields), A_Star);
+}
+
 /* One expression and nothing else, of a SELECT's target list. */
 static Node *
 raw_expression(const char *source)
@@ -173,7 +180,8 @@ raw_expression(const char *source)
 	SelectStmt *select = list_length(list) == 1 ? (SelectStmt *) linitial_node(RawStmt, list)->stmt : NULL;
 
 	if (select == NULL || !IsA(select, SelectStmt) || list_length(select->targetList) != 1 ||
-		linitial_node(ResTarget, select->targetList)->name != NULL || select->op != SETOP_NONE ||
+		linitial_node(ResTarget, select->targetList)->name != NULL ||
+		is_star(linitial_node(ResTarget, select->targetList)->val) || select->op != SETOP_NONE ||
 		select->distinctClause != NIL || select->intoClause != NULL || select->fromClause != NIL ||
 		select->whereClause != NULL || select->groupClause != NIL || select->havingClause != NULL ||
 		select->windowClause != NIL || select->valuesLists != NIL || select->sortClause != NIL ||

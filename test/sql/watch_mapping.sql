@@ -1,7 +1,7 @@
 \i test/setup.sql
 \i test/tools.sql
 -- What watch() refuses, and how it says so: the mapping's key, and the column.
-SELECT plan(50);
+SELECT plan(51);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 CREATE SCHEMA own;
@@ -54,6 +54,7 @@ SELECT is(pg_temp.more(keys), answer, keys) FROM (VALUES
 	('"subject": {"expr": ""}', '42601 mapping key "subject": it must be one expression over the columns of the row'),
 	('"subject": {"expr": "1 FROM pg_class"}', '42601 mapping key "subject": it must be one expression over the columns of the row'),
 	('"subject": {"expr": "1; DROP TABLE own.jobs"}', '42601 mapping key "subject": syntax error at or near ";"'),
+	('"subject": {"expr": "*"}', '42601 mapping key "subject": it must be one expression over the columns of the row'),
 	('"subject": {"expr": "1, 2"}', '42601 mapping key "subject": it must be one expression over the columns of the row'),
 	('"subject": {"expr": "(SELECT 1)"}', '0A000 mapping key "subject": cannot use subquery in check constraint'),
 	('"subject": {"expr": "count(*)"}', '42803 mapping key "subject": aggregate functions are not allowed in check constraints'),
