@@ -16,7 +16,6 @@
 #include "holdfast.h"
 
 #include "access/nbtree.h"
-#include "storage/bufmgr.h"
 
 typedef struct Gap
 {
@@ -42,12 +41,10 @@ gap_for(int32 queue_id, bool reconcile, int32 above, int32 below)
 static bool
 page_stands(Relation index, const Gap *gap)
 {
-	Buffer		buffer = ReadBuffer(index, gap->block);
-	bool		stands;
+	Buffer		buffer = _bt_getbuf(index, gap->block, BT_READ);
+	bool		stands = (PageGetLSN(BufferGetPage(buffer)) == gap->lsn);
 
-	LockBuffer(buffer, BUFFER_LOCK_SHARE);
-	stands = (PageGetLSN(BufferGetPage(buffer)) == gap->lsn);
-	UnlockReleaseBuffer(buffer);
+	_bt_relbuf(index, buffer);
 	return stands;
 }
 
