@@ -212,6 +212,7 @@ static char *
 put_back_triggers(HfDdl *d, Oid relid)
 {
 	Relation	rel = try_relation_open(relid, AccessShareLock);
+	TriggerDesc *triggers;
 	List	   *names = NIL;
 	ListCell   *lc;
 	StringInfoData done;
@@ -219,9 +220,10 @@ put_back_triggers(HfDdl *d, Oid relid)
 
 	if (rel == NULL)
 		return NULL;
-	for (int i = 0; rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
+	triggers = CopyTriggerDesc(rel->trigdesc);	/* the catalogs are read meanwhile, and the entry may be built anew */
+	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
 	{
-		Trigger    *trigger = &rel->trigdesc->triggers[i];
+		Trigger    *trigger = &triggers->triggers[i];
 
 		if (!trigger->tgisinternal && trigger->tgenabled != TRIGGER_FIRES_ALWAYS &&
 			getExtensionOfObject(ProcedureRelationId, trigger->tgfoid) == d->extension)

@@ -267,15 +267,16 @@ holdfast_watch_truncated(PG_FUNCTION_ARGS)
 
 static const char *const functions[] = {"watch_row", "watch_before"};
 
-/* Our trigger of that function on the table, or NULL. */
+/* Our trigger of that function on the table, or NULL; a copy, since reading the catalogs may build the table's entry anew. */
 static Trigger *
 find_trigger(Relation rel, const char *function)
 {
 	Oid			ours = get_namespace_oid(HF_SCHEMA, true);
+	TriggerDesc *triggers = CopyTriggerDesc(rel->trigdesc);
 
-	for (int i = 0; rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
+	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
 	{
-		Trigger    *trigger = &rel->trigdesc->triggers[i];
+		Trigger    *trigger = &triggers->triggers[i];
 		char	   *name = get_func_name(trigger->tgfoid);
 
 		if (name != NULL && strcmp(name, function) == 0 && get_func_namespace(trigger->tgfoid) == ours && trigger->tgnargs == 1)
