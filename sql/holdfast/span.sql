@@ -11,8 +11,9 @@ COMMENT ON FUNCTION holdfast.span_end() IS 'where span_pair and failure_pattern 
 /*
  * The earlier records that the rules need for the records of a span, by
  * index: those of its jobs; of each key the latest, and, if its job goes on in
- * the span, the latest of another job; and of each subject and action the
- * latest that reaches into the pair window.  The names are sorted first, so
+ * the span, the latest of another job; and of each subject and action those
+ * that reach into the pair window, and further than all that began later: what
+ * src/pair.c has on its stack when the span begins.  The names are sorted first, so
  * that an index is gone through once rather than hit at random; OFFSET 0 keeps
  * the planner from reading all of the history instead.
  */
@@ -47,11 +48,13 @@ CREATE VIEW holdfast.span_context AS
 	FROM (SELECT DISTINCT s.subject, s.action_key, s.source FROM seen s ORDER BY s.subject, s.action_key, s.source) k
 	CROSS JOIN (SELECT current_setting('holdfast.pair_window')::interval AS pair_window) w
 	CROSS JOIN LATERAL (
-		SELECT x.arrival AS record_id FROM holdfast.foreign_attempt x
+		SELECT x.arrival AS record_id, coalesce(x.ended_at, x.started_at) AS reach,
+			   max(coalesce(x.ended_at, x.started_at)) OVER (ORDER BY x.started_at DESC GROUPS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS later_reach
+		FROM holdfast.foreign_attempt x
 		WHERE x.subject = k.subject AND x.action_key = k.action_key AND x.source = k.source AND x.started_at < holdfast.span_start()
 		  AND x.started_at >= holdfast.span_start() - interval '1 day' - w.pair_window
-		  AND coalesce(x.ended_at, x.started_at) >= holdfast.span_start() - w.pair_window
-		ORDER BY x.started_at DESC FETCH FIRST ROW WITH TIES) o;
+		  AND coalesce(x.ended_at, x.started_at) >= holdfast.span_start() - w.pair_window) o
+	WHERE o.later_reach IS NULL OR o.reach > o.later_reach;
 COMMENT ON VIEW holdfast.span_context IS 'internal: the records before the span that pairs of the span may need';
 
 CREATE VIEW holdfast.span_attempt AS

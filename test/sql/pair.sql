@@ -1,7 +1,7 @@
 \i test/setup.sql
 \i test/tools.sql
 -- Pairs of attempts and their verdicts: what holdfast did itself, the incident's logs, and how an answer is found.
-SELECT plan(60);
+SELECT plan(62);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 SELECT holdfast.define_retry_policy('plain', '10 s', 2, '1 h', '0 s', '5 s', 4), holdfast.define_retry_policy('quick', '1 s', 1, '1 h', '0 s', '5 s', 4) \g /dev/null
@@ -163,6 +163,19 @@ RESET holdfast.span_until;
 SELECT is((SELECT count(*) FROM holdfast.failure_pattern WHERE source = 'spans'), 0::bigint, 'by itself the last day');
 SELECT is((SELECT count(*) > 0 FROM holdfast.failure_pattern WHERE source = 'native'), true, 'of native attempts, too');
 SELECT is(pg_temp.refusal($$SET LOCAL holdfast.span_since = 'yesterday'$$), '22023', 'a span is given by timestamps');
+
+-- an attempt of before the span that began earlier than another one, and ended later
+
+INSERT INTO holdfast.attempt_record (recorded_at, source, job_id, subject, action_key, attempt_number, outcome, started_at, finished_at, last_report_at) VALUES
+	(holdfast.clock(), 'reach', 'one', 'reach', 'act', 1, 'failed', '2026-01-01 02:00:00+00', '2026-01-01 22:00:00+00', NULL),
+	(holdfast.clock(), 'reach', 'two', 'reach', 'act', 1, 'cancelled', '2026-01-01 02:00:00+00', '2026-01-01 03:00:00+00', '2026-01-02 08:00:00+00'),
+	(holdfast.clock(), 'reach', 'two', 'reach', 'act', 2, 'failed', '2026-01-01 03:00:00+00', '2026-01-01 04:00:00+00', NULL),
+	(holdfast.clock(), 'reach', 'one', 'reach', 'act', 2, 'failed', '2026-01-02 09:00:00+00', '2026-01-02 11:00:00+00', NULL);
+SELECT set_config('holdfast.span_since', '2026-01-01 06:00:00+00', true), set_config('holdfast.span_until', '2026-01-02 12:00:00+00', true) \g /dev/null
+SELECT set_eq($$SELECT job_id_a, attempt_number_a, job_id_b, attempt_number_b, verdict FROM holdfast.span_pair WHERE subject = 'reach'$$,
+	$$SELECT job_id_a, attempt_number_a, job_id_b, attempt_number_b, verdict FROM holdfast.attempt_pair WHERE subject = 'reach' AND started_at_b >= '2026-01-01 06:00:00+00'$$,
+	'a span has the pairs with an attempt that outlasts one begun after it');
+SELECT is((SELECT count(*) FROM holdfast.span_pair WHERE subject = 'reach'), 2::bigint, 'which are two');
 
 SELECT * FROM finish();
 ROLLBACK;
