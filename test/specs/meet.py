@@ -3,6 +3,8 @@
 
     meet.py [FOLDER]    write meet_*.spec beside this file, or into the folder
     meet.py --check     judge expected/meet_*.out by the rule below
+    meet.py --three SEED            a spec of three sessions, calls and orders drawn by the seed
+    meet.py --check-three SEED OUT  judge what isolationtester printed of it
 
 Two sessions, a and b, each with one call about the same job (or its intent):
 b's transaction has its snapshot before a calls, and b calls while a is open;
@@ -14,10 +16,13 @@ The rule: what is stored in the end is what one order of the two calls, one
 after the other, would have stored; or what a alone stores, if b's call was
 refused or stepped aside (a claim steps over a locked row).  After a's rollback
 it is what b alone stores, or nothing, if b stepped aside.  The answers are
-pinned by expected/.
+pinned by expected/.  Of three calls likewise: what is stored is what one order
+of those not rolled back would have stored, less those that were refused or
+stepped aside.  make soak PART=races runs these.
 """
 import itertools
 import os
+import random
 import re
 import sys
 
@@ -142,16 +147,19 @@ def write(folder):
                 f.write(spec(scene, short))
 
 
+def outputs(text):
+    """Of each permutation: its steps, what was printed, what is stored in the end."""
+    for permutation in text.split('\nstarting permutation: ')[1:]:
+        steps, rest = permutation.split('\n', 1)
+        table = rest[rest.rindex('step state:'):].split('\n')
+        row = next(n for n, line in enumerate(table) if line.startswith('live'))
+        yield steps, rest, re.sub(r' *\| *', ' | ', table[row + 2]).strip()
+
+
 def ends_of(scene, short):
     """steps -> (what is stored in the end, whether a call was refused)"""
-    ends = {}
     with open(os.path.join(EXPECTED, f'meet_{scene}_{short}.out')) as f:
-        for permutation in f.read().split('\nstarting permutation: ')[1:]:
-            steps, rest = permutation.split('\n', 1)
-            table = rest[rest.rindex('step state:'):].split('\n')
-            row = next(n for n, line in enumerate(table) if line.startswith('live'))
-            ends[steps] = re.sub(r' *\| *', ' | ', table[row + 2]).strip(), 'ERROR' in rest
-    return ends
+        return {steps: (state, 'ERROR' in rest) for steps, rest, state in outputs(f.read())}
 
 
 def check():
@@ -182,7 +190,69 @@ def check():
     return judged > 1000 and bad == 0
 
 
+def one_after_the_other(calls):
+    """The steps of a, then b, then c, as far as there are calls."""
+    return ' '.join(f'{who}_begin {who}_{call} {who}_commit' for who, call in zip('abc', calls)) or 'a_begin a_commit'
+
+
+def drawn(seed):
+    """What the seed draws: a scene, a level, some calls, and of every three of them an order of steps."""
+    rng = random.Random(seed)
+    scene, short = rng.choice(list(SCENES)), rng.choice(list(LEVELS))
+    calls = [name for name, call in CALLS.items() if scene in call[2].split()]
+    calls = rng.sample(calls, min(5, len(calls)))
+    orders = {}
+    for three in itertools.product(calls, repeat=3):
+        a, b, c = (f'{who}_{call}' for who, call in zip('abc', three))
+        end = 'a_back' if rng.random() < 0.3 else 'a_commit'
+        middle = rng.choice([f'{a} {b} {c} {end}', f'{a} {b} {end} {c}'])
+        orders[f"{' '.join(rng.sample(['a_begin', 'b_begin', 'c_begin'], 3))} {middle} b_commit c_commit state"] = three
+    return scene, short, calls, orders
+
+
+def three(seed):
+    scene, short, calls, orders = drawn(seed)
+    lines = [f'# Made by meet.py --three {seed}.', SETUP.format(scene=SCENES[scene][1], marker=f'met_{seed}')]
+    for who in 'abc':
+        lines += session(who, scene, LEVELS[short], calls) + ([f'step {who}_back\t{{ ROLLBACK; }}'] if who == 'a' else []) + ['']
+    lines.append(STATE)
+    for n in range(4):
+        lines += [f'permutation {one_after_the_other(some)} state' for some in itertools.product(calls, repeat=n)]
+    return '\n'.join(lines + [f'permutation {order}' for order in orders]) + '\n'
+
+
+def check_three(seed, text):
+    """Every end of three calls at once is an end of one order of those that had an effect."""
+    scene, short, _, orders = drawn(seed)
+    printed = {steps: (rest, state) for steps, rest, state in outputs(text)}
+    bad = len(orders.keys() - printed.keys())
+    for steps, calls in orders.items():
+        if steps not in printed:
+            print(f'{steps}: was not run')
+            continue
+        rest, state = printed[steps]
+        refused = {who for who in 'abc' if re.search(rf'^step {who}_\w+: [^\n]*\n?(?:<waiting[^\n]*\n)?ERROR', rest, re.M)}
+        whole = [(who, call) for who, call in zip('abc', calls) if who != 'a' or 'a_back' not in steps]
+        needed = [x for x in whole if x[0] not in refused and x[1] not in STEPS_ASIDE]
+
+        def same(end):      # heartbeats do not wait, and so each may note what is stale (docs/limits.md)
+            return re.sub(r'stale(_report)? \d', r'stale\1 n', end) if calls.count('beat') > 1 else end
+
+        allowed = {same(printed[one_after_the_other([call for _, call in order]) + ' state'][1])
+                   for n in range(len(needed), len(whole) + 1) for order in itertools.permutations(whole, n) if all(x in order for x in needed)}
+        if same(state) not in allowed:
+            bad += 1
+            print(f'seed {seed}, {scene}, {short}: {steps}', f'  ends as   {state}', *(f'  rather than {x}' for x in sorted(allowed)), sep='\n')
+    print(f'seed {seed}: {len(printed)} permutations, {len(orders)} ends of three calls judged, {bad} bad')
+    return bad == 0
+
+
 if __name__ == '__main__':
     if sys.argv[1:] == ['--check']:
         sys.exit(0 if check() else 1)
+    if sys.argv[1:2] == ['--three']:
+        sys.exit(print(three(int(sys.argv[2]))))
+    if sys.argv[1:2] == ['--check-three']:
+        with open(sys.argv[3]) as f:
+            sys.exit(0 if check_three(int(sys.argv[2]), f.read()) else 1)
     write(sys.argv[1] if len(sys.argv) > 1 else HERE)
