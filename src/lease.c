@@ -7,7 +7,8 @@
  * the claim but not the effect.  The leases granted in this transaction are
  * therefore kept in backend memory until it ends, and settling one of them is
  * refused (JQ008).  The row's xmin would not do: a subtransaction or an update
- * in between hides it.
+ * in between hides it.  So are the leases asserted in it.  What a rollback to
+ * a savepoint has taken back is neither.
  *
  *-------------------------------------------------------------------------
  */
@@ -20,17 +21,42 @@
 #include "utils/memutils.h"
 
 static bool single_transaction = false;
-static HTAB *granted_here = NULL;	/* lease ids, in TopTransactionContext */
+
+typedef struct LeaseHere
+{
+	pg_uuid_t	lease_id;		/* the key */
+	TransactionId xid;			/* of the transaction or subtransaction that granted or asserted it */
+} LeaseHere;
+
+static HTAB *granted_here = NULL;	/* of LeaseHere, in TopTransactionContext */
 static HTAB *asserted_here = NULL;	/* the same */
 
 PG_FUNCTION_INFO_V1(holdfast_heartbeat);
 PG_FUNCTION_INFO_V1(holdfast_validate_lease);
 PG_FUNCTION_INFO_V1(holdfast_assert_lease);
 
+static bool
+any_granted_here(void)
+{
+	HASH_SEQ_STATUS scan;
+	LeaseHere  *lease;
+
+	if (granted_here == NULL)
+		return false;
+	hash_seq_init(&scan, granted_here);
+	while ((lease = hash_seq_search(&scan)) != NULL)
+		if (TransactionIdIsCurrentTransactionId(lease->xid))
+		{
+			hash_seq_term(&scan);
+			return true;
+		}
+	return false;
+}
+
 static void
 on_xact_event(XactEvent event, void *arg)
 {
-	if (event == XACT_EVENT_PRE_PREPARE && granted_here != NULL)
+	if (event == XACT_EVENT_PRE_PREPARE && any_granted_here())
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("cannot prepare a transaction that has claimed a job"),
@@ -53,15 +79,30 @@ hf_lease_init(void)
 static void
 remember_lease(HTAB **table, const pg_uuid_t *lease_id)
 {
+	LeaseHere  *lease;
+	bool		found;
+
 	if (*table == NULL)
 	{
 		HASHCTL		ctl = {0};
 
-		ctl.keysize = ctl.entrysize = sizeof(pg_uuid_t);
+		ctl.keysize = sizeof(pg_uuid_t);
+		ctl.entrysize = sizeof(LeaseHere);
 		ctl.hcxt = TopTransactionContext;
 		*table = hash_create("holdfast leases", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	}
-	hash_search(*table, lease_id, HASH_ENTER, NULL);
+	lease = hash_search(*table, lease_id, HASH_ENTER, &found);
+	if (!found || !TransactionIdIsCurrentTransactionId(lease->xid))
+		lease->xid = GetCurrentTransactionId();
+}
+
+/* Whether the lease is in the table, and was not taken back by a rollback to a savepoint. */
+static bool
+is_here(HTAB *table, const pg_uuid_t *lease_id)
+{
+	const LeaseHere *lease = table == NULL ? NULL : hash_search(table, lease_id, HASH_FIND, NULL);
+
+	return lease != NULL && TransactionIdIsCurrentTransactionId(lease->xid);
 }
 
 /* A claim has granted this lease. */
@@ -75,15 +116,14 @@ hf_lease_granted(const pg_uuid_t *lease_id)
 bool
 hf_lease_asserted(const HfRow *job)
 {
-	return asserted_here != NULL && hash_search(asserted_here, hf_uuid(job, JOB_LEASE_ID), HASH_FIND, NULL) != NULL;
+	return is_here(asserted_here, hf_uuid(job, JOB_LEASE_ID));
 }
 
 /* JQ008 if the job's lease was granted in this transaction, unless nothing outside depends on it. */
 void
 hf_lease_check_committed(HfCall *call, HfRow *job, const char *function)
 {
-	if (granted_here == NULL || single_transaction || !hf_bool(job, JOB_SIDE_EFFECTS) ||
-		hash_search(granted_here, hf_uuid(job, JOB_LEASE_ID), HASH_FIND, NULL) == NULL)
+	if (single_transaction || !hf_bool(job, JOB_SIDE_EFFECTS) || !is_here(granted_here, hf_uuid(job, JOB_LEASE_ID)))
 		return;
 	hf_remember_job_refusal(call, job, ERRCODE_HF_CLAIM_UNCOMMITTED, function);
 	ereport(ERROR,

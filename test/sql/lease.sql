@@ -1,7 +1,7 @@
 \i test/setup.sql
 \i test/tools.sql
 -- Leases: who holds one, until when, and what a lease that is over is good for.
-SELECT plan(96);
+SELECT plan(98);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 SELECT holdfast.define_retry_policy('plain', '10 s', 2, '1 h', '0 s', '5 s', 100) \g /dev/null
@@ -107,6 +107,16 @@ SELECT pg_temp.at(pg_temp.ends('asserted') + interval '1 h') \g /dev/null
 SELECT is_empty($$SELECT * FROM holdfast.claim('asserted', 'w2', 10)$$, 'G2: an asserted lease is not lost before the transaction ends');
 SELECT is(pg_temp.state('asserted'), 'running, execute, ledger started', 'G2: its job is not taken');
 SELECT is(holdfast.complete(pg_temp.id('asserted'), pg_temp.lease('asserted')), 'completed', 'G2: and the rows written beside it are paid for');
+
+-- unless the assertion was rolled back
+
+SELECT pg_temp.started('unasserted', 'plain') \g /dev/null
+SAVEPOINT s;
+SELECT holdfast.assert_lease(pg_temp.id('unasserted'), pg_temp.lease('unasserted')) \g /dev/null
+ROLLBACK TO s;
+SELECT pg_temp.at(pg_temp.ends('unasserted') + interval '1 h') \g /dev/null
+SELECT is_empty($$SELECT * FROM holdfast.claim('unasserted', 'w2', 10)$$, 'after a rollback to a savepoint');
+SELECT is(pg_temp.state('unasserted'), 'pending, reconcile, ledger unknown', 'G1: a lease asserted since then is lost like any other');
 
 -- fencing tokens
 
