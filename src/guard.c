@@ -300,9 +300,10 @@ after_ledger(HfGuard *g)
 		else
 			hf_event_follow(&g->call, &event, kinds[i], &of);
 		hf_event_set(&of, EVENT_AT, event.value[EVENT_AT]);
-		hf_event_copy(&event, EVENT_SIDE_EFFECT_STATE, g->new, LEDGER_STATE);
 		hf_detail_cstring(&detail, "operation", g->op);
-		if (!hf_is_null(g->new, LEDGER_EFFECT))
+		if (hf_is_null(g->new, LEDGER_EFFECT))
+			hf_event_copy(&event, EVENT_SIDE_EFFECT_STATE, g->new, LEDGER_STATE);
+		else
 			hf_detail_text(&detail, "effect", hf_text(g->new, LEDGER_EFFECT));
 		hf_detail_who(&detail);
 		hf_detail_changes(&detail, g->trigger);

@@ -101,14 +101,15 @@ typedef struct Found
 	bool		late;
 } Found;
 
+/* side_effect_state is the action's own, as in every event; an effect's is in the detail, or follows from the finding. */
 static void
-add_found_event(HfSettle *s, const Found *found, const char *state, const char *outcome, TimestampTz next, const char *reason)
+add_found_event(HfSettle *s, const Found *found, const char *outcome, TimestampTz next, const char *reason)
 {
 	HfEvent		event;
 	HfDetail	detail = {0};
 
 	hf_event_end_of_attempt(s->call, &event, "action_reconciled", findings[found->finding], s->job);
-	hf_event_set(&event, EVENT_SIDE_EFFECT_STATE, CStringGetTextDatum(state));
+	hf_event_copy(&event, EVENT_SIDE_EFFECT_STATE, s->ledger, LEDGER_STATE);
 	hf_event_copy(&event, EVENT_FAILURES, s->job, JOB_FAILURES);
 	if (next != 0)
 	{
@@ -128,20 +129,20 @@ add_found_event(HfSettle *s, const Found *found, const char *state, const char *
 
 /* The attempt ends; the job comes back in this mode. */
 static void
-come_back(HfSettle *s, const Found *found, const char *state, const char *mode, Answer *answer)
+come_back(HfSettle *s, const Found *found, const char *mode, Answer *answer)
 {
 	const HfPolicy *policy = hf_job_policy(s->job, s->queue);
 
 	if (!hf_is_null(s->job, JOB_CANCEL_REQUESTED_AT))
 	{
-		add_found_event(s, found, state, "dead", 0, "unresolved");
+		add_found_event(s, found, "dead", 0, "unresolved");
 		hf_job_die(s->call, s->job, "unresolved");
 		answer->outcome = "dead";
 		return;
 	}
 	answer->outcome = "retry";
 	answer->next_not_before = hf_not_before(s->call->now + policy->reconcile_ms * 1000);
-	add_found_event(s, found, state, "retry", answer->next_not_before, NULL);
+	add_found_event(s, found, "retry", answer->next_not_before, NULL);
 	hf_job_requeue(s->call, s->job, answer->next_not_before, mode);
 }
 
@@ -157,7 +158,7 @@ go_on(HfSettle *s, const Found *found, HfRow *settled, Answer *answer)
 	{
 		/* nothing landed, and an operator asked for the end */
 		hf_ledger_set(call, s->ledger, s->job, "failed_retryable", (Datum) 0);
-		add_found_event(s, found, "failed_retryable", "dead", 0, "cancelled");
+		add_found_event(s, found, "dead", 0, "cancelled");
 		hf_job_ended(call, s->job, "action_cancelled", "failed_retryable", "cancelled");
 		hf_job_gone(call, s->job);
 		answer->outcome = "dead";
@@ -166,7 +167,7 @@ go_on(HfSettle *s, const Found *found, HfRow *settled, Answer *answer)
 	if (final != NULL)
 	{
 		hf_ledger_set(call, s->ledger, s->job, "failed_terminal", (Datum) 0);
-		add_found_event(s, found, "failed_terminal", "dead", 0, final);
+		add_found_event(s, found, "dead", 0, final);
 		hf_job_ended(call, s->job, strcmp(final, "terminal") == 0 ? "action_terminal" : "action_exhausted",
 					 "failed_terminal", final);
 		hf_job_die(call, s->job, final);
@@ -177,7 +178,7 @@ go_on(HfSettle *s, const Found *found, HfRow *settled, Answer *answer)
 	{
 		/* the past counts, the future is not granted: another attempt goes on */
 		hf_ledger_set(call, s->ledger, s->job, "failed_retryable", (Datum) 0);
-		come_back(s, found, "failed_retryable", "execute", answer);
+		come_back(s, found, "execute", answer);
 		return;
 	}
 	hf_ledger_set(call, s->ledger, s->job, "started",
@@ -191,23 +192,23 @@ go_on(HfSettle *s, const Found *found, HfRow *settled, Answer *answer)
 	hf_set(s->job, JOB_LEASE_EXPIRES_AT, TimestampTzGetDatum(answer->lease_expires_at));
 	hf_set(s->job, JOB_MODE, hf_word("execute"));
 	hf_set(s->job, JOB_RUN_AFTER, TimestampTzGetDatum(hf_not_before(call->now)));
-	add_found_event(s, found, "started", "execute", 0, NULL);
+	add_found_event(s, found, "execute", 0, NULL);
 	hf_update_locked(call, s->job);
 }
 
 static void
-keep_reconciling(HfSettle *s, const Found *found, const char *state, Answer *answer)
+keep_reconciling(HfSettle *s, const Found *found, Answer *answer)
 {
 	answer->outcome = "reconcile";
 	answer->lease_expires_at = hf_time(s->job, JOB_LEASE_EXPIRES_AT);
-	add_found_event(s, found, state, "reconcile", 0, NULL);
+	add_found_event(s, found, "reconcile", 0, NULL);
 	hf_update_locked(s->call, s->job);	/* the time of its last event */
 }
 
 static void
 done(HfSettle *s, const Found *found, Answer *answer)
 {
-	add_found_event(s, found, "committed", "done", 0, NULL);
+	add_found_event(s, found, "done", 0, NULL);
 	answer->outcome = "done";
 	hf_job_gone(s->call, s->job);
 	if (!hf_is_null(s->job, JOB_STREAM))
@@ -225,7 +226,7 @@ settle_finding(HfSettle *s, Found *found, HfRow *row, Answer *answer)
 
 	if (found->finding == UNDETERMINED)
 	{
-		come_back(s, found, "unknown", "reconcile", answer);
+		come_back(s, found, "reconcile", answer);
 		return;
 	}
 	if (found->finding == LANDED)
@@ -234,7 +235,7 @@ settle_finding(HfSettle *s, Found *found, HfRow *row, Answer *answer)
 		if (!child && !more)
 			done(s, found, answer);
 		else if (more)
-			keep_reconciling(s, found, "committed", answer);
+			keep_reconciling(s, found, answer);
 		else if (hf_ledger_is(s->ledger, "committed"))
 			done(s, found, answer);
 		else
@@ -244,7 +245,7 @@ settle_finding(HfSettle *s, Found *found, HfRow *row, Answer *answer)
 	if (child || more)
 		hf_ledger_set(call, row, s->job, "failed_retryable", evidence);
 	if (more)
-		keep_reconciling(s, found, "failed_retryable", answer);
+		keep_reconciling(s, found, answer);
 	else if (child && hf_ledger_is(s->ledger, "committed"))
 		done(s, found, answer);
 	else
@@ -383,7 +384,7 @@ add_changed_event(HfSettle *s, text *effect, const char *from, const char *to, b
 	HfDetail	detail = {0};
 
 	hf_event_init(s->call, &event, "action_ledger_changed", s->job);
-	hf_event_set(&event, EVENT_SIDE_EFFECT_STATE, CStringGetTextDatum(to));
+	hf_event_copy(&event, EVENT_SIDE_EFFECT_STATE, s->ledger, LEDGER_STATE);
 	hf_detail_text(&detail, "effect", effect);
 	hf_detail_cstring(&detail, "from", from);
 	hf_detail_cstring(&detail, "to", to);

@@ -46,7 +46,7 @@ COMMENT ON TABLE holdfast.event IS 'append-only evidence, a partition a day; wri
 COMMENT ON COLUMN holdfast.event.at IS 'the clock of the call, never going back within a job; order a job''s events by (attempt_number, at, event_id)';
 COMMENT ON COLUMN holdfast.event.fencing_token IS 'of a start: the token that was handed out with the lease';
 COMMENT ON COLUMN holdfast.event.worker_result IS 'what the worker saw: succeeded, failed, timeout, lost, snoozed, released, cancelled';
-COMMENT ON COLUMN holdfast.event.side_effect_state IS 'the ledger''s state after the event; null for an action without side effects';
+COMMENT ON COLUMN holdfast.event.side_effect_state IS 'the ledger''s state of the action after the event (of a child effect detail tells); null without side effects';
 COMMENT ON COLUMN holdfast.event.delay_ms IS 'the delay that was decided, jitter included';
 COMMENT ON COLUMN holdfast.event.next_not_before IS 'the earliest time of the next attempt';
 

@@ -12,7 +12,8 @@ from model import POLICIES, QUEUES, RULES, Model, Refused, Undo
 
 CONTROL = {'begin': 'BEGIN', 'begin_rr': 'BEGIN ISOLATION LEVEL REPEATABLE READ', 'commit': 'COMMIT', 'rollback': 'ROLLBACK', 'savepoint': 'SAVEPOINT s', 'rollback_to': 'ROLLBACK TO s'}
 STATE_RIDES = {'action_' + k for k in '''attempt_started attempt_succeeded attempt_failed attempt_lost retry_scheduled reconcile_scheduled snoozed released cancelled
-	suppressed exhausted terminal redriven purged'''.split()}
+	suppressed exhausted terminal redriven purged reconciled ledger_changed'''.split()}
+REFUSED = "SELECT to_json(job_id) FROM holdfast.event_all WHERE event_id > $1 AND kind = 'action_violation' AND NOT job_id = ANY($2) ORDER BY event_id"
 NO_ONE = '00000000-0000-0000-0000-000000000000'
 
 Call = collections.namedtuple('Call', 'n session now op args')

@@ -153,8 +153,7 @@ class Intent:
         finding, outcome, effect = e['worker_result'], detail['outcome'], detail.get('effect')
         if effect is not None and finding != 'undetermined':
             self.effects[effect] = 'committed' if finding == 'landed' else 'failed_retryable'
-        if effect is None or outcome != 'reconcile' and finding != 'undetermined':
-            self.ledger_is(e)					# else the state is the effect's
+        self.ledger_is(e)
         if outcome == 'done':
             job.leaves('gone')
         elif outcome == 'retry':

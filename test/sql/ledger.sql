@@ -1,7 +1,7 @@
 \i test/setup.sql
 \i test/tools.sql
 -- The ledger: every row of its table of moves, every other move refused, and child effects.
-SELECT plan(233);
+SELECT plan(237);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 SELECT holdfast.define_retry_policy('p', '10 s', backoff_rate => 1, jitter_window => '0', min_delay => '1 s', max_attempts => 3,
@@ -280,6 +280,8 @@ SELECT is(pg_temp.tell('child', 'ledger_transition(@job, ''failed_retryable'', '
 SELECT is(pg_temp.tell('child', 'ledger_transition(@job, ''committed'', ''charge'')'), 'JQ004', 'G6: child: failed_retryable to committed is JQ004');
 SELECT is(pg_temp.tell('child', 'ledger_transition(@job, ''started'', ''charge'')'), 'ok', 'G6: child: failed_retryable to started');
 SELECT is(pg_temp.tell('child', 'ledger_transition(@job, ''committed'', ''charge'', ''{"id": "ch_1"}'')'), 'ok', 'G6: child: started to committed');
+SELECT is((SELECT side_effect_state FROM holdfast.attempt WHERE job_id = pg_temp.id('child')::text), 'started', 'G9: the evidence''s side_effect_state is the action''s own');
+SELECT is_empty($$SELECT * FROM holdfast.verify_state() WHERE object = 'job ' || pg_temp.id('child')$$, 'and nothing is found that the events do not account for');
 SELECT is(pg_temp.tell('child', format('ledger_transition(@job, %L, ''charge'')', state)), 'JQ004', 'G6: child: committed is final, not to ' || state)
 FROM unnest(ARRAY['started', 'failed_retryable']) AS state;
 SELECT results_eq($$SELECT e.effect, e.idempotency_key = holdfast.effect_key(s.idempotency_key, 'charge'), e.state, e.evidence
@@ -308,6 +310,8 @@ SELECT is(pg_temp.tell('child', 'reconcile(@job, ''landed'', NULL, ''charge'')')
 SELECT is(pg_temp.tell('child', 'reconcile(@job, ''landed'', NULL, ''nothing'')'), 'JQ004', 'G6: nor one that is not there');
 SELECT is(pg_temp.tell('child', 'reconcile(@job, ''landed'', ''{"id": "m_1"}'', ''mail'')'), 'reconcile', 'G6: a finding about one child, while another is unknown, answers reconcile');
 SELECT is(pg_temp.ledger('child', 'mail'), 'committed', 'G6: child: unknown to committed: reconcile landed');
+SELECT is((SELECT side_effect_state FROM holdfast.attempt WHERE job_id = pg_temp.id('child')::text AND attempt_number = 2), pg_temp.ledger('child'), 'G9: also after a finding about a child');
+SELECT is_empty($$SELECT * FROM holdfast.verify_state() WHERE object = 'job ' || pg_temp.id('child')$$, 'and the events account for all');
 SELECT is(pg_temp.tell('child', 'reconcile(@job, ''not_landed'', NULL, ''log'')'), 'execute', 'G6: the last one settled answers execute');
 SELECT is(pg_temp.ledger('child', 'log'), 'failed_retryable', 'G6: child: unknown to failed_retryable: reconcile not_landed');
 SELECT is(pg_temp.state('child'), 'running, execute, ledger started', 'G6: the parent becomes started, in mode execute under the same lease');
