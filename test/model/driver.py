@@ -167,10 +167,12 @@ class Driver:
 				s.do('ROLLBACK')
 				self.rolled_back(s)
 			else:
-				for of in s.refusals: m.refused(of)
+				refusals = s.refusals
 				try: s.do('COMMIT')
 				except SqlError as e: self.fail(c, 'the engine raised', str(e))
 				s.ended()
+				taken_back = iter(s.ask(REFUSED, [str(self.last), '{' + ','.join(map(str, m.keys)) + '}']) if any(of[0] < 0 for of in refusals) else [])
+				for of in refusals: m.refused((next(taken_back, 0), of[1]) if of[0] < 0 else of)	# of a job of the same call, whose id only the engine knows
 			self.compare(c, s, m.touched, m.touched_keys)
 		return True
 	def remember(self, c, got):
