@@ -181,7 +181,7 @@ def main():
 	r = random.Random(args.seed)
 	c = psycopg.connect('', autocommit=True)
 	c.execute("SET timezone = 'UTC'; DROP EXTENSION IF EXISTS holdfast; CREATE EXTENSION holdfast")
-	expected, told, records = collections.Counter(), collections.Counter(), []
+	expected, told, histories = collections.Counter(), collections.Counter(), []
 	for n in range(args.histories):
 		h = history(r, n)
 		for a, b, in_job in expected_pairs([A(i, x) for i, x in enumerate(h)]):
@@ -192,9 +192,9 @@ def main():
 			told.update('also ' + v for v in fits[1:])
 			gap = None if a.end is None else b.start - a.end
 			expected[(f'subject-{n}', *identity(a.r), *identity(b.r), gap, verdict, tuple(fits[1:]), tuple(missing), tuple(changes(a, b)), identical(a, b))] += 1
-		records += h
-	for i in range(0, len(records), 20000):
-		batch = [as_json(x) for x in records[i:i + 20000]]
+		histories.append(h)
+	for i in range(0, len(histories), 5000):			# a history in one batch: what was logged twice would be known in the next
+		batch = [as_json(x) for h in histories[i:i + 5000] for x in h]
 		read, added, known = c.execute('SELECT * FROM holdfast.import_attempts(%s, %s)', ('generated', json.dumps(batch))).fetchone()
 		assert read == added == len(batch), (read, added, known)
 	c.execute('ANALYZE holdfast.attempt_record')
@@ -207,7 +207,7 @@ def main():
 		found[(s, ja, na, la, ms(sa), jb, nb, lb, ms(sb), gap, verdict, tuple(also), tuple(missing), tuple(changed), same)] += 1
 		becauses[verdict] = because
 		assert because, (s, verdict)
-	print(f'seed {args.seed}: {args.histories} histories, {len(records)} attempts, {sum(expected.values())} pairs: {dict(sorted(told.items()))}')
+	print(f'seed {args.seed}: {args.histories} histories, {sum(map(len, histories))} attempts, {sum(expected.values())} pairs: {dict(sorted(told.items()))}')
 	absent = [v for v in ORDER + ['unexplained'] if not told[v]]
 	if absent: print('never generated:', absent)
 	for verdict in ORDER + ['unexplained']: print(f'  {verdict}: {becauses[verdict]}')
@@ -217,7 +217,7 @@ def main():
 		for x in sorted(left, key=str)[:5]:
 			print(what, x)
 			if what == 'not found':
-				for y in records:
+				for y in (x for h in histories for x in h):
 					if y['subject'] == x[0]: print('   ', y)
 	wrong += compare_spans(c, r)
 	print(f'{wrong} differences')
