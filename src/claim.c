@@ -297,13 +297,13 @@ decide(Claim *c, HfDispatch *dispatch, HfRow *job, HfRow *ledger)
 		(void) grant(c, dispatch, job, ledger, true);
 }
 
-/* Whether nothing bars the job from being handed out, as the two rows were read: the usual case. */
+/* Whether nothing bars the job from being handed out, and nobody is at it, as the two rows were read: the usual case. */
 static bool
 may_start(Claim *c, HfRow *job, HfRow *ledger)
 {
 	return hf_is_null(job, JOB_LEASE_ID) && hf_is_null(job, JOB_STREAM) &&
 		(hf_is_null(job, JOB_GIVE_UP_AT) || c->call->now < hf_time(job, JOB_GIVE_UP_AT)) &&
-		hf_text_is(hf_get(job, JOB_MODE), "execute") &&
+		hf_text_is(hf_get(job, JOB_MODE), "execute") && !hf_may_be_locked(job) &&
 		(ledger == NULL ||
 		 (hf_int64(ledger, LEDGER_JOB_ID) == hf_int64(job, JOB_ID) && !hf_bool(ledger, LEDGER_HAS_EFFECTS) &&
 		  (hf_ledger_is(ledger, "planned") || hf_ledger_is(ledger, "failed_retryable"))));
@@ -311,8 +311,9 @@ may_start(Claim *c, HfRow *job, HfRow *ledger)
 
 /*
  * Start such a job.  The ledger row comes first, since the job remembers its
- * place; it is put back if the job is not to be had, which is rare: whoever
- * claims is at the ledger row before.
+ * place; it is put back if the job is not to be had, and then stays locked
+ * until the transaction ends.  That is rare: whoever claims is at the ledger
+ * row before, and who else is at the job was so when it was read.
  */
 static bool
 start(Claim *c, HfDispatch *dispatch, HfRow *job, HfRow *ledger)

@@ -420,6 +420,7 @@ extern HfRow *hf_row_new(HfTable *table);
 extern HfRow *hf_row_for(HfTable *table);
 extern void hf_row_free(HfRow *row);
 extern void hf_row_load(HfRow *row);
+extern bool hf_may_be_locked(HfRow *row);
 extern void hf_row_copy(HfRow *to, const HfRow *from, int ncolumns);
 extern void hf_insert(HfCall *call, HfRow *row);
 extern HeapTuple hf_row_tuple(HfRow *row);

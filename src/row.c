@@ -62,6 +62,17 @@ hf_row_load(HfRow *row)
 	memcpy(row->next->tts_isnull, row->stored->tts_isnull, sizeof(bool) * row->stored->tts_nvalid);
 }
 
+/*
+ * Whether another transaction may have locked the stored version, or be
+ * storing another: a look at the page, without its lock.  That one may have
+ * ended long ago; hf_lock() knows.
+ */
+bool
+hf_may_be_locked(HfRow *row)
+{
+	return (ExecFetchSlotHeapTuple(row->stored, false, NULL)->t_data->t_infomask & HEAP_XMAX_INVALID) == 0;
+}
+
 /* A row with room for a stored version. */
 HfRow *
 hf_row_for(HfTable *table)
