@@ -51,6 +51,8 @@ is(state_of(q(BEGIN; SAVEPOINT s; SELECT * FROM holdfast.claim('mail', 'w'); REL
 is(sql('SELECT count(*) FROM pg_prepared_xacts'), '0', 'nothing is left prepared');
 is(events('first'), '', 'G7: nor on record');
 is(sql(q(BEGIN; SELECT count(*) FROM holdfast.claim('none', 'w'); PREPARE TRANSACTION 'nothing'; COMMIT PREPARED 'nothing')), '0', 'a claim that finds nothing may be');
+is(state_of(q(BEGIN; SAVEPOINT s; SELECT FROM holdfast.claim('mail', 'w'); ROLLBACK TO s; SELECT FROM holdfast.claim('none', 'w'); PREPARE TRANSACTION 'undone'; COMMIT PREPARED 'undone')),
+	'no error: ', '... and one that was rolled back');
 my ($job, $lease) = claim();
 is($job, $first, 'G10: the job is handed out to the next');
 sql("SELECT holdfast.complete($job, '$lease')");
