@@ -11,25 +11,31 @@ use Test::More;
 
 our @EXPORT = ('relay');
 
-# Run test/t/SCRIPT with these arguments; how many lines of TAP it printed.  What it says besides is shown.
+# Run test/t/SCRIPT with these arguments; how many lines of TAP it printed.  What it says besides is shown, all as it comes.
 sub relay
 {
 	my ($script, @arguments) = @_;
-	my ($out, $number) = ('', 0);
-	my $ended_well = IPC::Run::run([ '/usr/bin/python3', "$FindBin::Bin/$script", @arguments ], '>&', \$out);
-
-	while ($out =~ /^(?:(ok|not ok) \d+ - )?(.*)$/mg)
-	{
-		my ($verdict, $text) = ($1, $2);
-
-		if (!defined $verdict)
+	my ($rest, $number) = ('', 0);
+	my $take = sub {
+		$rest .= shift;
+		while ($rest =~ s/^(.*)\n//)
 		{
-			diag($text =~ s/^# //r) if $text ne '';
-			next;
+			my $line = $1;
+
+			if ($line =~ /^(ok|not ok) \d+ - (.*)$/)
+			{
+				ok($1 eq 'ok', $2);
+				$number++;
+			}
+			elsif ($line ne '')
+			{
+				diag($line =~ s/^# //r);
+			}
 		}
-		ok($verdict eq 'ok', $text);
-		$number++;
-	}
+	};
+	my $ended_well = IPC::Run::run([ '/usr/bin/python3', "$FindBin::Bin/$script", @arguments ], '>&', $take);
+
+	$take->("\n");
 	ok($ended_well, "$script ran to its end");
 	return $number;
 }

@@ -207,6 +207,8 @@ class Run:
                 self.recovery.append(time.monotonic() - began)
             self.account.judged(f'crash {n} ({kind})')
             self.world.gate.set()
+            if n % 100 == 0:
+                note(f'after {n} of {len(kinds)} crashes: {self.account_so_far()}')
 
     def cut_connections(self):
         """All go through the proxy from the time on when they lose their connection."""
@@ -236,19 +238,22 @@ class Run:
                 rows = c.execute(sql).fetchall()
                 ok(not rows, name, *rows[:5])
 
+    def account_so_far(self):
+        found_out = sum(n for what, n in list(self.world.tally.items()) if what.startswith('resolved'))
+        return (f'{len(self.world.acks)} transitions acknowledged, {self.account.lost} lost, {self.account.doubled} doubled, '
+                f'{len(self.account.problems) - self.account.lost - self.account.doubled} rows that are not the fold of their events, '
+                f'{found_out} answers lost and found out')
+
     def figures(self):
         tally, kinds = self.world.tally, {}
         for ack in self.world.acks:
             kinds[ack.what] = kinds.get(ack.what, 0) + 1
         note('acknowledged: ' + ', '.join(f'{n} {what}' for what, n in sorted(kinds.items())))
         note('; '.join(f'{what} {n}' for what, n in sorted(tally.items())))
-        found_out = sum(n for what, n in tally.items() if what.startswith('resolved'))
         ok(tally['answers lost'] > 0, 'answers were lost, and each was found out by the recipe')
         recovery = f', recovery {sum(self.recovery) / len(self.recovery):.2f} s on average, {max(self.recovery):.2f} s at most' if self.recovery else ''
         note(f'figures: {CYCLES} kills of the server, {BACKENDS} of a backend, {self.proxy.cuts} connections cut{recovery}')
-        note(f'figures: {len(self.world.acks)} transitions acknowledged, {self.account.lost} lost, {self.account.doubled} doubled, '
-             f'{len(self.account.problems) - self.account.lost - self.account.doubled} rows that are not the fold of their events, '
-             f'{found_out} answers lost and found out')
+        note(f'figures: {self.account_so_far()}')
 
     def run(self):
         note(f'SEED={SEED} CRASH_CYCLES={CYCLES} CRASH_BACKENDS={BACKENDS} CRASH_CUTS={CUTS}')
