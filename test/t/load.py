@@ -129,10 +129,11 @@ class Client(threading.Thread):
 
 class Producer(Client):
     counter = 0
+    BACKLOG = 1000		# live jobs; with more of them the workers catch up first, since the account compares every one each time
 
     def __init__(self, world, number):
         super().__init__(world, number)
-        self.known = collections.defaultdict(list)
+        self.known, self.full = collections.defaultdict(list), False
 
     def over(self):
         return self.world.draining.is_set()
@@ -162,6 +163,11 @@ class Producer(Client):
         self.resolved('enqueue had not arrived' if all(row[2] == 'created' for row in rows) else 'enqueue had arrived')
 
     def step(self):
+        if self.full or self.random.random() < 0.05:
+            self.full = self.rows('SELECT count(*) FROM holdfast.job')[0][0] > self.BACKLOG
+        if self.full:
+            time.sleep(0.05)
+            return
         queue = self.random.choice(['mail', 'mail', 'plain'])
         subjects = [f'{queue}-{self.number}-{self.counter + i}' for i in range(self.random.choice([1, 1, 1, 4, 10]))]
         how = self.random.random()
