@@ -90,7 +90,12 @@ lock_settling(Settling *s)
 		if (found && hf_lock(call, s->job, false) != HF_LOCKED)
 			continue;
 		if (hf_ledger_lock(call, &own_key, false, &s->ledger) != HF_LEDGER_HELD)
+		{
+			if (memcmp(&own_key, s->key, UUID_LEN) != 0)
+				cannot_settle(s, "The ledger row of the action that it is part of is missing.",
+							  "See holdfast.verify(); a claim of the job enters it anew.");
 			continue;
+		}
 		s->row = s->ledger;
 		if (memcmp(&own_key, s->key, UUID_LEN) != 0 && hf_ledger_lock(call, s->key, false, &s->row) != HF_LEDGER_HELD)
 			continue;

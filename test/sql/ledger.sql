@@ -1,7 +1,7 @@
 \i test/setup.sql
 \i test/tools.sql
 -- The ledger: every row of its table of moves, every other move refused, and child effects.
-SELECT plan(245);
+SELECT plan(246);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 SELECT holdfast.define_retry_policy('p', '10 s', backoff_rate => 1, jitter_window => '0', min_delay => '1 s', max_attempts => 3,
@@ -368,6 +368,13 @@ SELECT is(pg_temp.state('charge'), 'pending, reconcile, ledger unknown', 'G6: it
 SELECT is(pg_temp.again('charge'), 'attempt 2, reconcile', 'and asks for itself');
 SELECT is(pg_temp.tell('charge', 'reconcile(@job, ''landed'')'), 'done', 'and ends');
 SELECT is_empty('SELECT pg_temp.doubts()', 'G6: unknown_effect has kept step to the end');
+
+-- the row of an action is gone, by other hands, and an effect of it is unknown
+
+SELECT pg_temp.started('headless'), pg_temp.tell('headless', 'ledger_transition(@job, ''started'', ''mail'')'), pg_temp.tell('headless', 'fail(@job, ''Boom'')'),
+	pg_temp.planted('ledger', 'DELETE FROM holdfast.ledger WHERE subject = ''headless'' AND effect IS NULL') \g /dev/null
+SET LOCAL statement_timeout = '10 s';
+SELECT is(pg_temp.tell('headless', 'settle_unknown(holdfast.effect_key(@key, ''mail''), ''landed'', ''{}'', ''r'')'), 'JQ004', 'what is missing is said, and not waited for');
 
 SELECT * FROM finish();
 ROLLBACK;
