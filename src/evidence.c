@@ -491,8 +491,10 @@ write_refusals(void)
 	HfCall		call;
 	ListCell   *lc;
 	List	   *list = refusals;
+	bool		read_only = XactReadOnly;
 
 	refusals = NIL;
+	XactReadOnly = false;		/* they were made before the rest was declared so */
 	PushActiveSnapshot(GetTransactionSnapshot());
 	hf_begin(&call, "refusal", true);
 	foreach(lc, list)
@@ -509,6 +511,7 @@ write_refusals(void)
 	}
 	hf_end(&call);
 	PopActiveSnapshot();
+	XactReadOnly = read_only;
 }
 
 static void
