@@ -256,6 +256,13 @@ loss_may_end(const Claim *c, const HfRow *job)
 		!hf_is_null(job, JOB_GIVE_UP_AT) || !hf_is_null(job, JOB_CANCEL_REQUESTED_AT);
 }
 
+/* Whether the lease of a job with a stream has ended after the effect landed: that is a success, which the stream counts. */
+static bool
+success_is_lost(const HfRow *job, const HfRow *ledger)
+{
+	return !hf_is_null(job, JOB_LEASE_ID) && !hf_is_null(job, JOB_STREAM) && ledger != NULL && hf_ledger_is(ledger, "committed");
+}
+
 /* With the job and its ledger row locked and loaded: decide what becomes of it. */
 static void
 decide(Claim *c, HfDispatch *dispatch, HfRow *job, HfRow *ledger)
@@ -340,7 +347,7 @@ enter_ledger_anew(HfCall *call, HfRow *job)
 	hf_row_free(fresh);
 }
 
-/* Deal with one job; false: step over it, another transaction is at it, or its ledger row was missing. */
+/* Deal with one job; false: step over it, another transaction is at it, its ledger row was missing, or it is not a claim's. */
 static bool
 take(Claim *c, HfDispatch *dispatch, HfRow *job)
 {
@@ -356,6 +363,8 @@ take(Claim *c, HfDispatch *dispatch, HfRow *job)
 	}
 	if (!c->lock_first && may_start(c, job, ledger))
 		taken = start(c, dispatch, job, ledger);
+	else if (success_is_lost(job, ledger))
+		taken = false;			/* left to maintain() */
 	else
 	{
 		taken = hf_lock(call, job, true) == HF_LOCKED && (ledger == NULL || hf_lock(call, ledger, true) == HF_LOCKED);

@@ -318,6 +318,7 @@ static bool
 reserve_known(HfCall *call, HfRow *job, HfRow *ledger, Enqueued *answer)
 {
 	HfRow	   *live = hf_row_for(hf_open(call, HF_JOB));
+	HfRow	   *again = hf_row_for(hf_open(call, HF_LEDGER));
 	const char *outcome = NULL;
 	bool		ours = false;
 
@@ -341,6 +342,10 @@ reserve_known(HfCall *call, HfRow *job, HfRow *ledger, Enqueued *answer)
 						 hf_int32(live, JOB_ATTEMPT_NUMBER), hf_time(live, JOB_ENQUEUED_AT), last_event_of(live));
 			break;
 		}
+		/* whoever has ended the job since has stored the ledger row anew: what it says now is what counts */
+		if (!hf_find_key(again, hf_uuid(job, JOB_KEY)) ||
+			!ItemPointerEquals(&again->stored->tts_tid, &ledger->stored->tts_tid))
+			continue;
 		if (hf_ledger_is(ledger, "committed"))
 			outcome = "already_committed";
 		else if (hf_ledger_is(ledger, "started") || hf_ledger_any_unknown(call, ledger))
@@ -364,6 +369,7 @@ reserve_known(HfCall *call, HfRow *job, HfRow *ledger, Enqueued *answer)
 		ours = true;
 		break;
 	}
+	hf_row_free(again);
 	hf_row_free(live);
 	return ours;
 }

@@ -18,6 +18,7 @@
  */
 #include "holdfast.h"
 
+#include "access/detoast.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "commands/sequence.h"
@@ -379,7 +380,10 @@ hf_detail_end(HfDetail *detail)
 
 /* ---------------------------------------------------------------- events about a job that is not at hand */
 
-/* Copy an event into the current memory context. */
+/*
+ * Copy an event into the current memory context: whole, since the table where a
+ * value lies out of line may be gone when the copy is used.
+ */
 void
 hf_event_keep(HfEvent *to, const HfEvent *from)
 {
@@ -388,7 +392,12 @@ hf_event_keep(HfEvent *to, const HfEvent *from)
 		const HfEventType *type = &event_types[c];
 
 		to->null[c] = from->null[c];
-		to->value[c] = to->null[c] ? (Datum) 0 : datumCopy(from->value[c], type->byval, type->len);
+		if (to->null[c])
+			to->value[c] = (Datum) 0;
+		else if (type->len == -1 && VARATT_IS_EXTERNAL(DatumGetPointer(from->value[c])))
+			to->value[c] = PointerGetDatum(detoast_external_attr((struct varlena *) DatumGetPointer(from->value[c])));
+		else
+			to->value[c] = datumCopy(from->value[c], type->byval, type->len);
 	}
 }
 
@@ -482,8 +491,10 @@ write_refusals(void)
 	HfCall		call;
 	ListCell   *lc;
 	List	   *list = refusals;
+	bool		read_only = XactReadOnly;
 
 	refusals = NIL;
+	XactReadOnly = false;		/* they were made before the rest was declared so */
 	PushActiveSnapshot(GetTransactionSnapshot());
 	hf_begin(&call, "refusal", true);
 	foreach(lc, list)
@@ -500,6 +511,7 @@ write_refusals(void)
 	}
 	hf_end(&call);
 	PopActiveSnapshot();
+	XactReadOnly = read_only;
 }
 
 static void

@@ -20,6 +20,7 @@
 #include "utils/builtins.h"
 #include "storage/lmgr.h"
 #include "utils/fmgroids.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
@@ -209,17 +210,22 @@ day_has_entry(Oid day, const HfProbe *probe)
 }
 
 /*
- * Call "scan" for each day of events that may hold some of [since, until),
- * from the latest back, and for event_overflow.  With a probe only for days
- * whose index has an entry for it.
+ * Call "scan" for event_overflow, and for each day of events that may hold
+ * some of [since, until), from the latest back.  With a probe only for days
+ * whose index has an entry for it.  Events move from event_overflow into their
+ * day, which may be made for them: in this order what is moved meanwhile is
+ * met once or twice, in the other perhaps not at all.
  */
 void
 hf_event_tables(HfCall *call, TimestampTz since, TimestampTz until, const HfProbe *probe,
 				void (*scan) (HfTable *table, void *arg), void *arg)
 {
 	Relation	parent = hf_open(call, HF_EVENT)->rel;
-	PartitionDesc desc = RelationGetPartitionDesc(parent, true);
+	PartitionDesc desc;
 
+	scan(hf_open(call, HF_EVENT_OVERFLOW), arg);
+	AcceptInvalidationMessages();	/* the lock on the parent lets new days through */
+	desc = RelationGetPartitionDesc(parent, true);
 	/* indexes[b] is what lies below bound b */
 	for (int b = desc->nparts > 0 ? desc->boundinfo->ndatums - 1 : 0; b > 0; b--)
 	{
@@ -242,7 +248,6 @@ hf_event_tables(HfCall *call, TimestampTz since, TimestampTz until, const HfProb
 		scan(table, arg);
 		hf_close(table);
 	}
-	scan(hf_open(call, HF_EVENT_OVERFLOW), arg);
 }
 
 /* false: nothing is known of the job; h->known: the lease is one of its own */

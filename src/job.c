@@ -448,7 +448,10 @@ hf_job_failed(HfCall *call, HfRow *job, HfRow *ledger, const HfReport *report, H
 			f.effect == HF_EFFECT_UNKNOWN ? "unknown" : f.effect == HF_EFFECT_LANDED ? "committed" : "failed_retryable";
 		unknown = f.reconciling || f.effect == HF_EFFECT_UNKNOWN || open_children > 0;
 	}
-	if (f.effect == HF_EFFECT_LANDED && open_children == 0 && (!f.reconciling || hf_ledger_is(ledger, "committed")))
+	else if (hf_bool(job, JOB_SIDE_EFFECTS))	/* the row was removed by other hands: a claim enters it anew, by the mode */
+		unknown = f.reconciling || f.effect == HF_EFFECT_UNKNOWN;
+	if (f.effect == HF_EFFECT_LANDED && open_children == 0 &&
+		(!f.reconciling || (ledger != NULL && hf_ledger_is(ledger, "committed"))))
 	{
 		add_attempt_event(call, &f, job, state);
 		end_landed(call, &f, job, ledger, d);

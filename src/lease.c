@@ -136,15 +136,18 @@ hf_lease_check_committed(HfCall *call, HfRow *job, const char *function)
 /*
  * The lease that a claim grants: what is asked or the queue's, and at least
  * what the job's own timeout needs, so that one job never fails a claim.
+ * Where a queue is gone that other hands have deleted, what is asked or needed.
  */
 int64
 hf_lease_for(const HfRow *job, const HfQueue *queue, int64 asked_ms)
 {
-	int64		lease = asked_ms > 0 ? asked_ms : queue->lease_ms;
+	int64		need = hf_job_timeout_ms(job, queue);
 
-	int64		need = hf_job_timeout_ms(job, queue) + queue->grace_ms;
-
-	return Max(lease, queue->heartbeat_ms > 0 ? Min(need, 3 * queue->heartbeat_ms) : need);
+	if (queue == NULL)
+		return Max(asked_ms, need);
+	need += queue->grace_ms;
+	return Max(asked_ms > 0 ? asked_ms : queue->lease_ms,
+			   queue->heartbeat_ms > 0 ? Min(need, 3 * queue->heartbeat_ms) : need);
 }
 
 /* JQ005 if a lease asked for cannot cover the queue's timeout or heartbeats. */
@@ -199,7 +202,7 @@ holdfast_heartbeat(PG_FUNCTION_ARGS)
 		outcome = hf_settle_stale(&s, "heartbeat after the end of the lease");
 	if (outcome == NULL)
 	{
-		if (asked_ms > 0)
+		if (asked_ms > 0 && s.queue != NULL)
 			hf_lease_check_asked(s.queue, asked_ms);
 		until = call.now + hf_lease_for(s.job, s.queue, asked_ms) * 1000;
 		until = Max(until, hf_time(s.job, JOB_LEASE_EXPIRES_AT));

@@ -19,8 +19,8 @@
 #include "utils/inval.h"
 #include "utils/snapmgr.h"
 
-#define PURGE_AT_ONCE 1000
-#define REDRIVE_AT_MOST 1000000
+#define AT_ONCE 1000
+#define AT_MOST 1000000
 
 PG_FUNCTION_INFO_V1(holdfast_cancel);
 PG_FUNCTION_INFO_V1(holdfast_purge_queue);
@@ -157,7 +157,7 @@ hf_ids_of_queue(HfTable *table, Relation index, int32 queue_id, bool (*wanted) (
 	ScanKeyData key;
 	IndexScanDesc scan;
 	int			n = 0;
-	int			room = Min(max, PURGE_AT_ONCE);
+	int			room = Min(max, AT_ONCE);
 
 	*ids = palloc(sizeof(int64) * room);
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue_id));
@@ -211,7 +211,8 @@ holdfast_purge_queue(PG_FUNCTION_ARGS)
 		HfTable    *table = hf_open(&call, HF_JOB);
 		int64		before = purged;
 
-		n = hf_ids_of_queue(table, hf_index(table, "_dispatch"), queue->queue_id, may_purge, &include_running, &ids, PURGE_AT_ONCE);
+		/* all of them before the first is locked, since locks are taken in the order of ids */
+		n = hf_ids_of_queue(table, hf_index(table, "_dispatch"), queue->queue_id, may_purge, &include_running, &ids, AT_MOST);
 		for (int i = 0; i < n; i++)
 		{
 			HfRow	   *job = hf_row_for(table);
@@ -223,13 +224,16 @@ holdfast_purge_queue(PG_FUNCTION_ARGS)
 				purged++;
 			}
 			hf_row_free(job);
+			if (i % AT_ONCE == AT_ONCE - 1 || i == n - 1)
+			{
+				hf_events_flush(&call);
+				CommandCounterIncrement();
+			}
 		}
-		hf_events_flush(&call);
-		CommandCounterIncrement();
 		pfree(ids);
 		if (purged == before)
 			break;
-	} while (n == PURGE_AT_ONCE);
+	} while (n == AT_MOST);
 	hf_end(&call);
 	PG_RETURN_INT64(purged);
 }
@@ -494,9 +498,9 @@ holdfast_redrive_queue(PG_FUNCTION_ARGS)
 	filter.action_key = hf_arg_text(fcinfo, 2, "action_key", HF_MAX_NAME, false);
 	filter.error_class = hf_arg_text(fcinfo, 3, "error_class", HF_MAX_NAME, false);
 	filter.since = PG_ARGISNULL(4) ? 0 : hf_arg_timestamp(fcinfo, 4, "since");
-	max = hf_arg_int(fcinfo, 5, "max", 1, REDRIVE_AT_MOST);
+	max = hf_arg_int(fcinfo, 5, "max", 1, AT_MOST);
 	table = hf_open(&call, HF_DEAD_JOB);
-	n = hf_ids_of_queue(table, hf_index(table, "_queue"), queue->queue_id, passes_filter, &filter, &ids, REDRIVE_AT_MOST);
+	n = hf_ids_of_queue(table, hf_index(table, "_queue"), queue->queue_id, passes_filter, &filter, &ids, AT_MOST);
 	for (int i = 0; i < n && redriven < max; i++)
 	{
 		HfRow	   *dead = hf_row_for(table);
@@ -512,7 +516,7 @@ holdfast_redrive_queue(PG_FUNCTION_ARGS)
 				skipped++;
 		}
 		hf_row_free(dead);
-		if (i % PURGE_AT_ONCE == PURGE_AT_ONCE - 1)
+		if (i % AT_ONCE == AT_ONCE - 1)
 			hf_events_flush(&call);
 		CommandCounterIncrement();	/* the next may be of the same intent */
 	}

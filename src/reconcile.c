@@ -41,14 +41,26 @@ illegal(HfSettle *s, const char *what, const char *hint)
 			 errhint("%s", hint)));
 }
 
-/* The child effect's row, or NULL if there is none yet. */
+/* The child effect's row, or NULL if there is none yet.  A job that was enqueued with the effect's key has a row of its own there. */
 static HfRow *
 find_child(HfSettle *s, text *effect, pg_uuid_t *key)
 {
 	HfRow	   *child;
 
 	hf_effect_key(hf_uuid(s->job, JOB_KEY), effect, key);
-	return hf_ledger_lock(s->call, key, false, &child) == HF_LEDGER_HELD ? child : NULL;
+	if (hf_ledger_lock(s->call, key, false, &child) != HF_LEDGER_HELD)
+		return NULL;
+	if (hf_is_null(child, LEDGER_PARENT_KEY))
+	{
+		hf_remember_job_refusal(s->call, s->job, ERRCODE_HF_INTENT_MISMATCH, s->function);
+		ereport(ERROR,
+				(errcode(ERRCODE_HF_INTENT_MISMATCH),
+				 errmsg("idempotency key %s of effect \"%s\" is known as that of an action",
+						DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(key))), text_to_cstring(effect)),
+				 errdetail("A job was enqueued with it, and what is known of that one would be overwritten."),
+				 errhint("Give the effect another name; enqueue no job under the key of an effect.")));
+	}
+	return child;
 }
 
 /* Whether any effect of the job is unknown still, but for the row just settled. */
@@ -329,7 +341,8 @@ reconcile(HfSettle *s, Found *found, Answer *answer)
  *		returns setof reconcile_result
  *
  * landed settles, not_landed answers execute, undetermined ends the attempt.
- * Errors: JQ004 where nothing is unknown, JQ008, 22004, 22023.
+ * Errors: JQ004 where nothing is unknown, JQ007 for an effect whose key is an
+ * action's, JQ008, 22004, 22023.
  */
 Datum
 holdfast_reconcile(PG_FUNCTION_ARGS)
@@ -459,7 +472,8 @@ transition(HfSettle *s, const char *to, text *effect, Datum evidence, bool *dupl
  *		returns setof (outcome text, state text)
  *
  * ok | duplicate | stale | unknown_job.  Errors: JQ004 for a move that is not
- * in the table, or while something is to be reconciled; JQ008.
+ * in the table, or while something is to be reconciled; JQ007 for an effect
+ * whose key is an action's; JQ008.
  */
 Datum
 holdfast_ledger_transition(PG_FUNCTION_ARGS)

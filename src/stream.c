@@ -264,6 +264,13 @@ holds_back(HfCall *call, const HfRow *row, int64 job_id, TimestampTz *until)
 	return running;
 }
 
+/* A time so much later, or earlier, but none that PostgreSQL cannot read again. */
+static TimestampTz
+moved_by(TimestampTz at, int64 by)
+{
+	return by > 0 && at >= END_TIMESTAMP - by ? END_TIMESTAMP - 1 : Max(at + by, MIN_TIMESTAMP);
+}
+
 /*
  * Give the job a new turn, on record, and move its give_up_at by "credit": the
  * time that its stream takes from it, or gives back.
@@ -284,7 +291,7 @@ move_turn(HfCall *call, HfRow *job, TimestampTz run_after, int64 credit, const c
 	hf_detail_text(&detail, "stream", hf_text(job, JOB_STREAM));
 	if (!hf_is_null(job, JOB_GIVE_UP_AT) && credit != 0)
 	{
-		hf_set(job, JOB_GIVE_UP_AT, TimestampTzGetDatum(hf_time(job, JOB_GIVE_UP_AT) + credit));
+		hf_set(job, JOB_GIVE_UP_AT, TimestampTzGetDatum(moved_by(hf_time(job, JOB_GIVE_UP_AT), credit)));
 		hf_detail_time(&detail, "give_up_at", hf_time(job, JOB_GIVE_UP_AT));
 	}
 	hf_event_set(&event, EVENT_DETAIL, hf_detail_end(&detail));

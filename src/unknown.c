@@ -42,9 +42,28 @@ cannot_settle(Settling *s, const char *detail, const char *hint)
 			 errhint("%s", hint)));
 }
 
+/* The job, live or dead, not locked; false: neither. */
+static bool
+find_job(Settling *s, int64 job_id)
+{
+	s->job = hf_row_for(hf_open(s->call, HF_JOB));
+	s->live = hf_find_job(s->job, job_id);
+	if (s->live)
+		return true;
+	hf_row_free(s->job);
+	s->job = hf_row_for(hf_open(s->call, HF_DEAD_JOB));
+	if (hf_find_job(s->job, job_id))
+		return true;
+	hf_row_free(s->job);
+	s->job = NULL;
+	return false;
+}
+
 /*
  * From the key to the rows, locked in order: read the ledger unlocked, lock
- * the job, lock the ledger, and start over if it names another job by then.
+ * the job, lock the ledger, and start over if it names another job by then, or
+ * if a job that was not found is there: it moves from dead to live, or back,
+ * under the lock of its ledger row.
  */
 static void
 lock_settling(Settling *s)
@@ -56,6 +75,7 @@ lock_settling(Settling *s)
 		HfRow	   *seen = hf_row_for(hf_open(call, HF_LEDGER));
 		int64		job_id;
 		pg_uuid_t	own_key;
+		bool		found;
 
 		CHECK_FOR_INTERRUPTS();
 		if (!hf_find_key(seen, s->key) || !hf_is_granted_id(hf_int32(seen, LEDGER_QUEUE), HF_OPERATOR))
@@ -66,22 +86,20 @@ lock_settling(Settling *s)
 					 errhint("See holdfast.unknown_effect for the keys whose effect is unknown.")));
 		job_id = hf_int64(seen, LEDGER_JOB_ID);
 		own_key = hf_is_null(seen, LEDGER_PARENT_KEY) ? *s->key : *hf_uuid(seen, LEDGER_PARENT_KEY);
-		s->job = hf_row_for(hf_open(call, HF_JOB));
-		s->live = hf_find_job(s->job, job_id);
-		if (!s->live)
-		{
-			s->job = hf_row_for(hf_open(call, HF_DEAD_JOB));
-			if (!hf_find_job(s->job, job_id))
-				s->job = NULL;
-		}
-		if (s->job != NULL && hf_lock(call, s->job, false) != HF_LOCKED)
+		found = find_job(s, job_id);
+		if (found && hf_lock(call, s->job, false) != HF_LOCKED)
 			continue;
 		if (hf_ledger_lock(call, &own_key, false, &s->ledger) != HF_LEDGER_HELD)
+		{
+			if (memcmp(&own_key, s->key, UUID_LEN) != 0)
+				cannot_settle(s, "The ledger row of the action that it is part of is missing.",
+							  "See holdfast.verify(); a claim of the job enters it anew.");
 			continue;
+		}
 		s->row = s->ledger;
 		if (memcmp(&own_key, s->key, UUID_LEN) != 0 && hf_ledger_lock(call, s->key, false, &s->row) != HF_LEDGER_HELD)
 			continue;
-		if (hf_int64(s->row, LEDGER_JOB_ID) == job_id)
+		if (hf_int64(s->row, LEDGER_JOB_ID) == job_id && (found || !find_job(s, job_id)))
 			return;
 	}
 }

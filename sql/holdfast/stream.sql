@@ -50,6 +50,8 @@ BEGIN
 	END IF;
 	PERFORM holdfast.interval_ms(define_stream.cool_down, 'cool_down', 1, 315360000000);
 
+	-- the lock of whoever makes the row of a stream (src/stream.c): a job that ends meanwhile waits, and counts in this row
+	PERFORM holdfast.be_alone('stream', hashtext(define_stream.stream) # id, true);
 	INSERT INTO holdfast.stream (queue, key, state, consecutive_terminal, threshold, cool_down)
 		VALUES (id, define_stream.stream, 'closed', 0, define_stream.threshold, define_stream.cool_down)
 		ON CONFLICT (queue, key) DO UPDATE SET threshold = excluded.threshold, cool_down = excluded.cool_down;

@@ -1,7 +1,7 @@
 \i test/setup.sql
 \i test/tools.sql
 -- Leases: who holds one, until when, and what a lease that is over is good for.
-SELECT plan(98);
+SELECT plan(103);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 SELECT holdfast.define_retry_policy('plain', '10 s', 2, '1 h', '0 s', '5 s', 100) \g /dev/null
@@ -206,6 +206,20 @@ SELECT pg_temp.stored() AS before \gset
 SELECT is(CASE WHEN state = ANY (states) THEN 'refused' ELSE state END, 'refused', format(call, 'job', 'lease') || ' is refused')
 FROM bad, pg_temp.refusal(format('SELECT * FROM holdfast.' || call, pg_temp.id('bad'), pg_temp.lease('bad'))) AS state;
 SELECT is(pg_temp.stored(), :'before', 'a refused call has changed nothing');
+
+-- a queue that other hands have deleted: its jobs that run may still be reported on
+
+SELECT pg_temp.started('orphan'), pg_temp.started('doubt') \g /dev/null
+SELECT holdfast.fail(pg_temp.id('doubt'), pg_temp.lease('doubt'), 'TimeoutError'), pg_temp.again('doubt') \g /dev/null
+SELECT pg_temp.planted('queue', 'DELETE FROM holdfast.queue WHERE queue_name IN (''orphan'', ''doubt'')') \g /dev/null
+SELECT pg_temp.at(lease_expires_at - interval '1 s'), lease_expires_at AS lease_end FROM holdfast.job WHERE job_id = pg_temp.id('orphan') \gset
+SELECT is(h, row('extended', :'lease_end'::timestamptz)::holdfast.heartbeat_result, 'a heartbeat has nothing to extend the lease by, and keeps it')
+FROM holdfast.heartbeat(pg_temp.id('orphan'), pg_temp.lease('orphan')) h;
+SELECT is(h, row('extended', pg_temp.clock() + interval '5 min')::holdfast.heartbeat_result, 'but what is asked for')
+FROM holdfast.heartbeat(pg_temp.id('orphan'), pg_temp.lease('orphan'), '5 min') h;
+SELECT is(holdfast.complete(pg_temp.id('orphan'), pg_temp.lease('orphan')), 'completed', 'and it can be completed');
+SELECT is((SELECT outcome FROM holdfast.reconcile(pg_temp.id('doubt'), pg_temp.lease('doubt'), 'not_landed')), 'execute', 'a finding counts, too');
+SELECT is((SELECT status || ', ' || mode FROM pg_temp.job WHERE job_id = pg_temp.id('doubt')), 'running, execute', 'and the job goes on under its lease');
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -1,7 +1,7 @@
 \i test/setup.sql
 \i test/tools.sql
 -- The ledger: every row of its table of moves, every other move refused, and child effects.
-SELECT plan(237);
+SELECT plan(246);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 SELECT holdfast.define_retry_policy('p', '10 s', backoff_rate => 1, jitter_window => '0', min_delay => '1 s', max_attempts => 3,
@@ -353,7 +353,28 @@ SELECT is(pg_temp.tell('op-child', 'settle_unknown(@key, ''not_landed'', ''{}'',
 SELECT alike(pg_temp.state('op-child'), 'pending, reconcile,%', 'G6: a job with any unknown effect stays in mode reconcile');
 SELECT is(pg_temp.tell('op-child', 'settle_unknown(holdfast.effect_key(@key, ''mail''), ''not_landed'', ''{}'', ''r'')'), 'failed_retryable', 'and then the child, by its own key');
 SELECT alike(pg_temp.state('op-child'), 'pending, execute,%', 'G6: only then the job executes');
+
+-- a job that was enqueued under the key of another's effect
+
+SELECT pg_temp.started('payment'), holdfast.create_queue('charge') \g /dev/null
+SELECT is((SELECT outcome FROM scene, holdfast.enqueue('charge', 'act', 'charge', idempotency_key => holdfast.effect_key(scene.idempotency_key, 'charge')) WHERE name = 'payment'),
+	'created', 'nothing keeps a producer from it');
+SELECT is(pg_temp.tell('payment', 'ledger_transition(@job, ''started'', ''charge'')'), 'JQ007', 'G5: the effect cannot take the job''s ledger row');
+SELECT is(pg_temp.claimed('charge'), 'attempt 1, execute', 'G10: and the job is handed out');
+SELECT is(pg_temp.tell('payment', 'ledger_transition(@job, ''committed'', ''charge'')'), 'JQ007', 'nor can the effect end it');
+SELECT pg_temp.tell('charge', 'fail(@job, ''Boom'')'), pg_temp.tell('payment', 'fail(@job, ''Boom'')'), pg_temp.again('payment') \g /dev/null
+SELECT is(pg_temp.tell('payment', 'reconcile(@job, ''landed'', NULL, ''charge'')'), 'JQ007', 'G6: nor say what became of it');
+SELECT is(pg_temp.state('charge'), 'pending, reconcile, ledger unknown', 'G6: it is its own');
+SELECT is(pg_temp.again('charge'), 'attempt 2, reconcile', 'and asks for itself');
+SELECT is(pg_temp.tell('charge', 'reconcile(@job, ''landed'')'), 'done', 'and ends');
 SELECT is_empty('SELECT pg_temp.doubts()', 'G6: unknown_effect has kept step to the end');
+
+-- the row of an action is gone, by other hands, and an effect of it is unknown
+
+SELECT pg_temp.started('headless'), pg_temp.tell('headless', 'ledger_transition(@job, ''started'', ''mail'')'), pg_temp.tell('headless', 'fail(@job, ''Boom'')'),
+	pg_temp.planted('ledger', 'DELETE FROM holdfast.ledger WHERE subject = ''headless'' AND effect IS NULL') \g /dev/null
+SET LOCAL statement_timeout = '10 s';
+SELECT is(pg_temp.tell('headless', 'settle_unknown(holdfast.effect_key(@key, ''mail''), ''landed'', ''{}'', ''r'')'), 'JQ004', 'what is missing is said, and not waited for');
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -1,7 +1,7 @@
 \i test/setup.sql
 \i test/tools.sql
 -- Settling: what each report does to job, budget and ledger, and when the job comes back.
-SELECT plan(344);
+SELECT plan(355);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 SELECT holdfast.define_retry_policy('plain', '10 s', 2, '1 h', '0 s', '5 s', 5) \g /dev/null
@@ -461,6 +461,23 @@ SELECT pg_temp.stored() AS before \gset
 SELECT is(CASE WHEN state = ANY (states) THEN 'refused' ELSE state END, 'refused', format(call, 'job', 'lease') || ' is refused')
 FROM bad, pg_temp.refusal(format('SELECT * FROM holdfast.' || call, pg_temp.id('bad'), pg_temp.lease('bad'))) AS state;
 SELECT is(pg_temp.stored(), :'before', 'a refused report has changed nothing');
+
+-- a ledger row that other hands have removed: what is reported counts, and what is not known is not repeated blindly
+
+SELECT pg_temp.started(name), pg_temp.planted('ledger', format('DELETE FROM holdfast.ledger WHERE subject = %L', name))
+FROM unnest(ARRAY['bare-timeout', 'bare-none', 'bare-landed', 'bare-lost']) name \g /dev/null
+SELECT is((SELECT decision FROM holdfast.fail(pg_temp.id('bare-timeout'), pg_temp.lease('bare-timeout'), 'TimeoutError')), 'reconcile', 'G6: no ledger row, and nobody knows what was sent');
+SELECT is((SELECT decision FROM holdfast.fail(pg_temp.id('bare-none'), pg_temp.lease('bare-none'), 'Boom', side_effect => 'none')), 'retry', 'nothing was sent');
+SELECT is((SELECT decision FROM holdfast.fail(pg_temp.id('bare-landed'), pg_temp.lease('bare-landed'), 'Boom', side_effect => 'landed')), 'succeeded', 'it has landed');
+SELECT pg_temp.at(lease_expires_at) FROM holdfast.job WHERE job_id = pg_temp.id('bare-lost') \g /dev/null
+SELECT is(holdfast.settle_expired(queue, 10), 1::bigint, 'a lease that ends') FROM holdfast.job WHERE job_id = pg_temp.id('bare-lost');
+SELECT is(pg_temp.state(name), state, 'so it is stored: ' || name) FROM (VALUES ('bare-timeout', 'pending, reconcile, ledger none'),
+	('bare-none', 'pending, execute, ledger none'), ('bare-landed', 'gone, ledger none'), ('bare-lost', 'pending, reconcile, ledger none')) AS v (name, state);
+SELECT is(pg_temp.again('bare-timeout'), 'none', 'the claim that enters the row anew takes the next job');
+SELECT is(pg_temp.again('bare-timeout'), 'attempt 2, reconcile', 'G6: and the next one asks first');
+SELECT pg_temp.planted('ledger', 'DELETE FROM holdfast.ledger WHERE subject = ''bare-timeout''') \g /dev/null
+SELECT is((SELECT decision FROM holdfast.fail(pg_temp.id('bare-timeout'), pg_temp.lease('bare-timeout'), 'Boom', side_effect => 'landed')), 'reconcile',
+	'G6: in mode reconcile it is for reconcile() to say so, with a ledger row or without');
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -1,7 +1,7 @@
 \i test/setup.sql
 \i test/tools.sql
 -- Streams: the breaker counts jobs that ended, parks what waits, and ends nothing early.
-SELECT plan(120);
+SELECT plan(125);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 SELECT holdfast.define_retry_policy('p', '10 s', backoff_rate => 1, jitter_window => '0', min_delay => '1 s', max_attempts => 3,
@@ -277,6 +277,18 @@ SELECT is_empty($$SELECT * FROM holdfast.claim('left', 'w')$$, 'a job parked by 
 SELECT pg_temp.later('11 s') \g /dev/null
 SELECT count(*) FROM holdfast.maintain() \g /dev/null
 SELECT is((SELECT status FROM pg_temp.job WHERE subject = 'l2'), 'pending', 'G4: time parked by a stream cannot end a job early, not by maintain() either');
+
+-- a give_up_at at the end of time cannot be moved beyond it, and keeps no claim from the others
+
+SELECT holdfast.create_queue('far', retry_policy => 'once', side_effects => false), holdfast.define_stream('far', 'f', 1, '20 days') \g /dev/null
+SELECT is(pg_temp.run('f', 'f1', NULL, 'far'), 'f1', 'a job of another stream');
+SELECT is(pg_temp.fails('f1'), 'dead', 'opens it, for longer than there is room at the end of time');
+SELECT outcome FROM holdfast.enqueue('far', 'act', 'f2', stream => 'f', give_up_at => '294276-12-31 23:59:59+00') \g /dev/null
+SELECT outcome FROM holdfast.enqueue('far', 'act', 'f3') \g /dev/null
+SELECT results_eq($$SELECT subject FROM holdfast.claim('far', 'w', 10)$$, $$VALUES ('f3')$$, 'a claim parks its next job, and hands out another');
+SELECT is((SELECT extract(year FROM give_up_at)::text FROM pg_temp.job WHERE subject = 'f2'), '294276', 'G4: whose give_up_at is a time still');
+SELECT holdfast.resume_stream('far', 'f') \g /dev/null
+SELECT results_eq($$SELECT subject FROM holdfast.claim('far', 'w', 10)$$, $$VALUES ('f2')$$, 'G4: and has not come any sooner');
 
 SELECT * FROM finish();
 ROLLBACK;
