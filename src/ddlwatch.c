@@ -23,8 +23,8 @@
 #include "utils/lsyscache.h"
 
 /* The table that is watched: of a partition, the one at the top. */
-static Oid
-top_of(Oid relid)
+Oid
+hf_watch_top(Oid relid)
 {
 	while (get_rel_relispartition(relid))
 		relid = get_partition_parent(relid, true);
@@ -101,7 +101,7 @@ hf_ddl_watched_changed(HfDdl *d, const HfDdlTarget *t)
 	if (puts_triggers_there(stmt))
 		return;					/* watch(), or a restore, which has not come to the others yet */
 	if (makes_partition(stmt) && !hf_ddl_is_permitted())
-		give_triggers(d, top_of(t->relid));
+		give_triggers(d, hf_watch_top(t->relid));
 	problem = hf_watch_recheck(t->relid);
 	if (problem != NULL && enforce && !hf_ddl_is_permitted())
 		hf_ddl_refuse_unpermitted(d, t->identity, psprintf("It would stop the watch, whose mode is enforce: %s.", problem));

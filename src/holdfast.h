@@ -663,6 +663,7 @@ typedef struct HfWatch
 	bool		has_dead;		/* so that a failed row may come back */
 	struct ExprContext *econtext;
 	char	   *problem;		/* why the mapping does not fit the table, or NULL */
+	bool		busy;			/* a row is being read */
 } HfWatch;
 
 extern const char *const hf_watch_modes[];
@@ -674,6 +675,7 @@ extern void hf_watch_compile(HfWatch *w, Relation rel, Jsonb *mapping);
 
 extern void hf_watch_init(void);
 extern HfWatch *hf_watch_of(Relation rel, int32 watch_id);	/* NULL: no such watch */
+extern void hf_watch_refuse_busy(const HfWatch *w, Relation rel);
 extern HfRowClass hf_watch_class(HfWatch *w, TupleTableSlot *slot);
 extern bool hf_watch_when(HfWatch *w, TupleTableSlot *slot);
 extern text *hf_watch_text(HfWatch *w, HfMapKey key, TupleTableSlot *slot, int max_bytes);
@@ -740,6 +742,7 @@ extern char *hf_ddl_put_back(HfDdl *d, Oid relid);
 
 /* ---------------------------------------------------------------- ddlwatch.c, for ddl.c */
 
+extern Oid	hf_watch_top(Oid relid);
 extern void hf_ddl_watched_changed(HfDdl *d, const HfDdlTarget *t);
 extern void hf_ddl_watch_dropped(HfDdl *d, const char *identity);
 extern void hf_ddl_trigger_dropped(HfDdl *d, struct DropStmt *stmt);
