@@ -183,6 +183,18 @@ refuse_member(HfDdl *d, const char *identity)
 			 errhint("ALTER EXTENSION holdfast UPDATE changes it, or a superuser does.")));
 }
 
+/* What a trigger of ours writes is evidence of the table that a watch is on, and of no other. */
+void
+hf_ddl_refuse_trigger(HfDdl *d, const char *identity)
+{
+	remember(d, identity, ERRCODE_INSUFFICIENT_PRIVILEGE);
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("%s is refused on \"%s\"", d->tag, identity),
+			 errdetail("It calls a function of extension holdfast, whose owner you are not."),
+			 errhint("Have the owner of the extension call holdfast.watch().")));
+}
+
 void
 hf_ddl_refuse_unpermitted(HfDdl *d, const char *identity, const char *why)
 {

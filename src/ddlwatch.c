@@ -10,9 +10,12 @@
  */
 #include "holdfast.h"
 
+#include "catalog/dependency.h"
 #include "catalog/namespace.h"
 #include "catalog/partition.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_trigger.h"
 #include "commands/event_trigger.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
@@ -52,6 +55,39 @@ makes_partition(Node *stmt)
 	return IsA(stmt, CreateStmt) && ((CreateStmt *) stmt)->partbound != NULL;
 }
 
+/* CREATE TRIGGER of one that calls a function of ours. */
+static bool
+calls_us(HfDdl *d, const HfDdlTarget *t, Relation rel)
+{
+	for (int i = 0; rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
+		if (rel->trigdesc->triggers[i].tgoid == t->objid)
+			return getExtensionOfObject(ProcedureRelationId, rel->trigdesc->triggers[i].tgfoid) == d->extension;
+	return false;
+}
+
+/* How many tables have the trigger of a watch. */
+static uint64
+tables_of(int32 watch_id)
+{
+	if (SPI_execute(psprintf("SELECT FROM holdfast.watch_relation r WHERE r.watch_id OPERATOR(pg_catalog.=) %d", watch_id), true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "unexpected result of an internal query");
+	return SPI_processed;
+}
+
+/* What is wrong with a trigger that was made by hand; a restore makes them as watch() does. */
+static char *
+wrong_trigger(Oid relid, int32 watch_id)
+{
+	Relation	rel = try_relation_open(relid, AccessShareLock);
+	char	   *problem = rel != NULL ? hf_watch_misshapen(rel) : NULL;
+
+	if (rel != NULL)
+		relation_close(rel, AccessShareLock);
+	if (problem == NULL && tables_of(watch_id) > 1)
+		problem = psprintf("another table has the trigger of watch %d", watch_id);
+	return problem;
+}
+
 /*
  * With the rights of the extension's owner, since whoever makes a partition
  * needs none in our schema.  An owner who may not alter the table leaves it,
@@ -88,6 +124,9 @@ hf_ddl_watched_changed(HfDdl *d, const HfDdlTarget *t)
 	char	   *note;
 	char	   *problem;
 
+	if (IsA(stmt, CreateTrigStmt) && t->classid == TriggerRelationId && rel != NULL && calls_us(d, t, rel) &&
+		!has_privs_of_role(GetUserId(), hf_ddl_owner_of(hf_ddl_ours(d, "queue"))))
+		hf_ddl_refuse_trigger(d, t->identity);
 	if (rel != NULL && rel->trigdesc != NULL && rel->rd_rel->relkind != RELKIND_VIEW)
 		watch_id = hf_watch_id_of(rel);
 	if (watch_id != 0)
@@ -99,7 +138,15 @@ hf_ddl_watched_changed(HfDdl *d, const HfDdlTarget *t)
 		return;
 	note = hf_ddl_put_back(d, t->relid);
 	if (puts_triggers_there(stmt))
-		return;					/* watch(), or a restore, which has not come to the others yet */
+	{
+		/* watch(), or a restore, which has not come to the others yet */
+		problem = IsA(stmt, CreateTrigStmt) ? wrong_trigger(t->relid, watch_id) : NULL;
+		if (problem != NULL && enforce && !hf_ddl_is_permitted())
+			hf_ddl_refuse_unpermitted(d, t->identity, psprintf("It would stop the watch, whose mode is enforce: %s.", problem));
+		if (problem != NULL)
+			hf_ddl_record_for(d, -watch_id, t->type, t->identity, problem);
+		return;
+	}
 	if (makes_partition(stmt) && !hf_ddl_is_permitted())
 		give_triggers(d, hf_watch_top(t->relid));
 	problem = hf_watch_recheck(t->relid);

@@ -731,12 +731,14 @@ pg_noreturn extern void hf_violation_refuse(HfChange *c, uint32 violations);
 /* ---------------------------------------------------------------- watch.c: the triggers of watched tables */
 
 extern int32 hf_watch_id_of(Relation rel);	/* 0: not watched */
+extern char *hf_watch_misshapen(Relation rel);	/* a trigger of ours that is not as watch() makes it, in a sentence; or NULL */
 extern char *hf_watch_recheck(Oid relid);	/* what is wrong with the watch on a table or partition, or NULL */
 
 /* ---------------------------------------------------------------- ddl.c, for ddlwatch.c */
 
 extern bool hf_ddl_is_permitted(void);
 extern void hf_ddl_record_for(HfDdl *d, int32 queue, const char *type, const char *identity, const char *note);
+extern void hf_ddl_refuse_trigger(HfDdl *d, const char *identity);
 extern void hf_ddl_refuse_unpermitted(HfDdl *d, const char *identity, const char *why);
 extern char *hf_ddl_put_back(HfDdl *d, Oid relid);
 

@@ -24,6 +24,7 @@
 
 #include "access/relation.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_trigger.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
@@ -321,6 +322,36 @@ find_trigger(Relation rel, const char *function)
 	return NULL;
 }
 
+/* One that sees less than all, or later, leaves changes unseen. */
+char *
+hf_watch_misshapen(Relation rel)
+{
+	static const struct
+	{
+		const char *function;
+		int16		type;
+	}			made[] = {
+		{"watch_row", TRIGGER_TYPE_ROW | TRIGGER_TYPE_AFTER | TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE | TRIGGER_TYPE_DELETE},
+		{"watch_before", TRIGGER_TYPE_ROW | TRIGGER_TYPE_BEFORE | TRIGGER_TYPE_UPDATE},
+		{"watch_truncated", TRIGGER_TYPE_STATEMENT | TRIGGER_TYPE_AFTER | TRIGGER_TYPE_TRUNCATE},
+	};
+	Oid			ours = get_namespace_oid(HF_SCHEMA, true);
+	TriggerDesc *triggers = CopyTriggerDesc(rel->trigdesc);
+
+	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
+	{
+		Trigger    *trigger = &triggers->triggers[i];
+		char	   *name = get_func_namespace(trigger->tgfoid) == ours ? get_func_name(trigger->tgfoid) : NULL;
+
+		for (int m = 0; m < lengthof(made) && name != NULL; m++)
+			if (strcmp(name, made[m].function) == 0 &&
+				(trigger->tgtype != made[m].type || trigger->tgqual != NULL || trigger->tgnattr != 0 || OidIsValid(trigger->tgconstraint)))
+				return psprintf("trigger \"%s\" on table \"%s\" is not as holdfast.watch() makes it",
+								trigger->tgname, RelationGetRelationName(rel));
+	}
+	return NULL;
+}
+
 int32
 hf_watch_id_of(Relation rel)
 {
@@ -350,6 +381,8 @@ hf_watch_recheck(Oid relid)
 			problem = psprintf("table \"%s\" has the trigger of a watch that holdfast.watch does not have", RelationGetRelationName(rel));
 		else if (w->problem != NULL)
 			problem = pstrdup(w->problem);
+		else
+			problem = hf_watch_misshapen(rel);
 		for (int f = 0; w != NULL && problem == NULL && f < (w->mode == HF_OBSERVE ? 1 : 2); f++)
 		{
 			Trigger    *trigger = find_trigger(rel, functions[f]);

@@ -272,6 +272,20 @@ super('ALTER TABLE public.own_queue OWNER TO accomplice; ALTER TABLE public.own_
 	(undef, undef, $err) = as('accomplice', 'DROP TRIGGER holdfast_watch ON public.own_queue', 'DROP TRIGGER zzz_holdfast_watch ON public.own_queue');
 	like($err, qr/ERROR:\s+42501: DROP TRIGGER is refused on/, '... who cannot end the watch');
 }
+# a trigger that sees less, or makes evidence of another table, is on record, and refused where the watch enforces
+owner(q(CREATE TABLE public.observed (id bigint, status text); CREATE TABLE public.unobserved (LIKE public.observed); SELECT holdfast.watch('public.observed', '{"id": "id", "status": "status"}')));
+my $watch_id = super(q(SELECT watch_id FROM holdfast.watch WHERE source = 'public.observed'));
+for my $case ([ 'public.observed', 'INSERT OR UPDATE OR DELETE', 'WHEN (false)' ], [ 'public.observed', 'UPDATE OF id', '' ], [ 'public.unobserved', 'INSERT OR UPDATE OR DELETE', '' ])
+{
+	my ($table, $events, $when) = @$case;
+	my $sql = "CREATE OR REPLACE TRIGGER holdfast_watch AFTER $events ON $table FOR EACH ROW $when EXECUTE FUNCTION holdfast.watch_row($watch_id)";
+	my (undef, $out, $err) = owner("BEGIN; $sql; SELECT count(*), (SELECT count(*) > 0 FROM holdfast.watched w WHERE w.problem IS NOT NULL) FROM holdfast.finding WHERE kind = 'evidence_ddl' AND queue = -$watch_id; ROLLBACK");
+	is("$out$err", '1|t', "recorded, and told by verify(): $sql");
+	owner(q(SELECT holdfast.watch('public.observed', '{"id": "id", "status": "status", "run_after": {"expr": "now()"}}', 'enforce'))) if $table eq 'public.unobserved';
+}
+like((owner("CREATE OR REPLACE TRIGGER holdfast_watch AFTER INSERT OR UPDATE OR DELETE ON public.observed FOR EACH ROW WHEN (false) EXECUTE FUNCTION holdfast.watch_row($watch_id)"))[2],
+	qr/ERROR:\s+42501: CREATE TRIGGER is refused on/, 'a watch that enforces: refused');
+owner(q(SELECT holdfast.unwatch('public.observed'); DROP TABLE public.observed, public.unobserved));
 super("BEGIN; SELECT holdfast.permit_ddl('another way'); DROP TRIGGER zzz_holdfast_watch ON public.own_queue; ALTER TABLE public.own_queue DISABLE TRIGGER holdfast_watch; COMMIT");
 like(super(q(SELECT problem FROM holdfast.verify() WHERE check_name = 'watch')), qr/own_queue/, 'permitted, a trigger goes, and verify() says so');
 super('DROP TABLE public.own_queue');
