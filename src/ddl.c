@@ -35,6 +35,7 @@
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_trigger.h"
+#include "catalog/pg_type.h"
 #include "commands/event_trigger.h"
 #include "commands/extension.h"
 #include "commands/trigger.h"
@@ -284,8 +285,9 @@ our_table_changed(HfDdl *d, const HfDdlTarget *t)
 	const char *what;
 	char	   *note;
 
-	if (get_rel_relkind(t->relid) != RELKIND_RELATION && get_rel_relkind(t->relid) != RELKIND_PARTITIONED_TABLE &&
-		getExtensionOfObject(RelationRelationId, t->relid) == d->extension)
+	if ((get_rel_relkind(t->relid) == RELKIND_COMPOSITE_TYPE ? getExtensionOfObject(TypeRelationId, get_rel_type_id(t->relid)) :
+		 get_rel_relkind(t->relid) != RELKIND_RELATION && get_rel_relkind(t->relid) != RELKIND_PARTITIONED_TABLE ?
+		 getExtensionOfObject(RelationRelationId, t->relid) : InvalidOid) == d->extension)
 		refuse_member(d, t->identity);
 	if (IsA(stmt, AlterObjectSchemaStmt))
 		refuse_always(d, t->identity, "The library looks for its tables in schema holdfast.");
@@ -320,15 +322,21 @@ our_table_changed(HfDdl *d, const HfDdlTarget *t)
 	record(d, t->type, t->identity, note);
 }
 
+/* What may have made a table, or one that inherits; CREATE SCHEMA is one command with all that it makes. */
+static bool
+makes_tables(Node *stmt)
+{
+	return IsA(stmt, CreateStmt) || IsA(stmt, AlterTableStmt) || IsA(stmt, CreateForeignTableStmt) || IsA(stmt, CreateSchemaStmt);
+}
+
 /* A table of others must not refer to one of ours, nor inherit from it. */
 static void
 check_other_table(HfDdl *d, const HfDdlTarget *t)
 {
-	Node	   *stmt = d->event->parsetree;
 	Relation	rel;
 	ListCell   *lc;
 
-	if (!IsA(stmt, CreateStmt) && !IsA(stmt, AlterTableStmt) && !IsA(stmt, CreateForeignTableStmt))
+	if (!makes_tables(d->event->parsetree))
 		return;
 	rel = try_relation_open(t->relid, AccessShareLock);
 	if (rel == NULL)
@@ -388,7 +396,7 @@ command_on(HfDdl *d, HfDdlTarget *t)
 		if (t->classid == RelationRelationId && t->objid == t->relid)
 		{
 			check_other_table(d, t);
-			if ((IsA(stmt, CreateStmt) || IsA(stmt, AlterTableStmt) || IsA(stmt, CreateForeignTableStmt)) && hf_ddl_inherits(d, t->relid))
+			if (makes_tables(stmt) && hf_ddl_inherits(d, t->relid))
 				refuse_always(d, t->identity, "The library does not look into children of its tables.");
 		}
 		hf_ddl_watched_changed(d, t);
@@ -438,6 +446,7 @@ on_command_end(HfDdl *d)
 	Node	   *stmt = d->event->parsetree;
 	SPITupleTable *rows;
 	uint64		n;
+	ListCell   *lc;
 
 	if (IsA(stmt, GrantStmt))
 	{
@@ -450,6 +459,10 @@ on_command_end(HfDdl *d)
 			hf_ddl_trigger_dropped(d, (DropStmt *) stmt);
 		return;					/* the rest is sql_drop's */
 	}
+	if (IsA(stmt, CreateSchemaStmt))
+		foreach(lc, ((CreateSchemaStmt *) stmt)->schemaElts)
+			if (IsA(lfirst(lc), GrantStmt))
+				granted(d, lfirst(lc));
 	SPI_connect();
 	n = query(&plan, "SELECT classid, objid, object_type, object_identity, schema_name FROM pg_catalog.pg_event_trigger_ddl_commands()");
 	rows = SPI_tuptable;
