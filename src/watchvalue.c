@@ -87,6 +87,7 @@ hf_watch_init(void)
 	CacheRegisterRelcacheCallback(forget_relation, (Datum) 0);
 	CacheRegisterSyscacheCallback(PROCOID, forget_expressions, (Datum) 0);
 	CacheRegisterSyscacheCallback(NAMESPACEOID, forget_expressions, (Datum) 0);
+	CacheRegisterSyscacheCallback(ENUMOID, forget_expressions, (Datum) 0);
 }
 
 static void
