@@ -398,6 +398,8 @@ command_on(HfDdl *d, HfDdlTarget *t)
 			check_other_table(d, t);
 			if (makes_tables(stmt) && hf_ddl_inherits(d, t->relid))
 				refuse_always(d, t->identity, "The library does not look into children of its tables.");
+			if (makes_tables(stmt) && !get_rel_relispartition(t->relid))
+				hf_ddl_watched_inherited(d, t->relid);
 		}
 		hf_ddl_watched_changed(d, t);
 	}

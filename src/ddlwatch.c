@@ -14,6 +14,7 @@
 #include "catalog/namespace.h"
 #include "catalog/partition.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_trigger.h"
 #include "commands/event_trigger.h"
@@ -22,7 +23,9 @@
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/parsenodes.h"
+#include "storage/bufmgr.h"
 #include "utils/acl.h"
+#include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
 /* The table that is watched: of a partition, the one at the top. */
@@ -108,6 +111,75 @@ give_triggers(HfDdl *d, Oid relid)
 	SetUserIdAndSecContext(user, context);
 }
 
+static bool
+holds_rows(Oid relid)
+{
+	bool		holds = false;
+	ListCell   *lc;
+
+	foreach(lc, find_all_inheritors(relid, NoLock, NULL))
+	{
+		Relation	rel = try_relation_open(lfirst_oid(lc), AccessShareLock);
+
+		if (rel == NULL)
+			continue;
+		holds |= rel->rd_rel->relkind == RELKIND_FOREIGN_TABLE ||
+			(rel->rd_rel->relkind == RELKIND_RELATION && RelationGetNumberOfBlocks(rel) > 0);
+		relation_close(rel, AccessShareLock);
+	}
+	return holds;
+}
+
+/* Whether the command drops a column and adds one of the same name. */
+static bool
+replaces_column(List *cmds, const char *name)
+{
+	ListCell   *lc;
+
+	foreach(lc, cmds)
+		if (((AlterTableCmd *) lfirst(lc))->subtype == AT_AddColumn &&
+			strcmp(castNode(ColumnDef, ((AlterTableCmd *) lfirst(lc))->def)->colname, name) == 0)
+			return true;
+	return false;
+}
+
+/*
+ * What the command did to rows, or lets be done to them, that no trigger sees,
+ * in a sentence; NULL: nothing.  "rewrites": it has given them other values.
+ */
+static char *
+unseen(Node *stmt, Oid relid, bool *rewrites)
+{
+	ListCell   *lc;
+
+	if (get_rel_relispartition(relid) && !IsA(stmt, AlterTableStmt))
+		return NULL;			/* the name of a partition means nothing */
+	if (IsA(stmt, RenameStmt) && ((RenameStmt *) stmt)->renameType == OBJECT_TABLE)
+		return "the table has another name now, and another table may take its place";
+	if (IsA(stmt, AlterObjectSchemaStmt))
+		return "the table is in another schema now, and another table may take its place";
+	if (IsA(stmt, AlterTableStmt))
+		foreach(lc, ((AlterTableStmt *) stmt)->cmds)
+		{
+			AlterTableCmd *cmd = lfirst(lc);
+			Oid			part;
+
+			*rewrites = (cmd->subtype == AT_AlterColumnType && castNode(ColumnDef, cmd->def)->raw_default != NULL) ||
+				(cmd->subtype == AT_DropColumn && replaces_column(((AlterTableStmt *) stmt)->cmds, cmd->name));
+			if (*rewrites)
+				return psprintf("column \"%s\" was given other values, past the triggers", cmd->name);
+			if (cmd->subtype == AT_DetachPartition || cmd->subtype == AT_DetachPartitionFinalize)
+				return psprintf("partition \"%s\" was detached, whose rows are not seen any more", castNode(PartitionCmd, cmd->def)->name->relname);
+			if (cmd->subtype == AT_AttachPartition)
+			{
+				part = RangeVarGetRelid(castNode(PartitionCmd, cmd->def)->name, NoLock, true);
+				if (OidIsValid(part) && holds_rows(part))
+					return psprintf("partition \"%s\" came with rows", castNode(PartitionCmd, cmd->def)->name->relname);
+			}
+		}
+	return NULL;
+}
+
 /*
  * A watched table, or a partition of one: its triggers stay on, a new
  * partition gets those that it does not inherit, and a mapping that no longer
@@ -121,6 +193,7 @@ hf_ddl_watched_changed(HfDdl *d, const HfDdlTarget *t)
 	int32		watch_id = 0;
 	HfWatch    *watch = NULL;
 	bool		enforce;
+	bool		rewrites = false;
 	char	   *note;
 	char	   *problem;
 
@@ -152,8 +225,27 @@ hf_ddl_watched_changed(HfDdl *d, const HfDdlTarget *t)
 	problem = hf_watch_recheck(t->relid);
 	if (problem != NULL && enforce && !hf_ddl_is_permitted())
 		hf_ddl_refuse_unpermitted(d, t->identity, psprintf("It would stop the watch, whose mode is enforce: %s.", problem));
+	if (problem == NULL && t->classid == RelationRelationId && t->objid == t->relid)
+		problem = unseen(stmt, t->relid, &rewrites);
+	if (rewrites && enforce && !hf_ddl_is_permitted())
+		hf_ddl_refuse_unpermitted(d, t->identity, psprintf("It would pass by the watch, whose mode is enforce: %s.", problem));
 	if (problem != NULL || note != NULL)
 		hf_ddl_record_for(d, -watch_id, t->type, t->identity, problem != NULL ? problem : note);
+}
+
+/* A table that may inherit from a watched one, which does not see the rows of its children. */
+void
+hf_ddl_watched_inherited(HfDdl *d, Oid relid)
+{
+	ListCell   *lc;
+
+	foreach(lc, hf_ddl_parents(relid))
+	{
+		HfDdlTarget t = {.classid = RelationRelationId, .type = "table", .objid = lfirst_oid(lc), .relid = lfirst_oid(lc)};
+
+		t.identity = quote_qualified_identifier(get_namespace_name(get_rel_namespace(t.relid)), get_rel_name(t.relid));
+		hf_ddl_watched_changed(d, &t);
+	}
 }
 
 /* A watch whose trigger is gone with the command. */

@@ -603,6 +603,7 @@ extern Oid	hf_ddl_ours(HfDdl *d, const char *name);
 extern bool hf_ddl_is_ours(HfDdl *d, Oid relid);
 extern Oid	hf_ddl_table_of(Oid classid, Oid objid);
 extern Oid	hf_ddl_owner_of(Oid relid);
+extern struct List *hf_ddl_parents(Oid relid);
 extern bool hf_ddl_inherits(HfDdl *d, Oid relid);
 extern bool hf_ddl_index_calls_others(Oid indexid);
 extern bool hf_ddl_columns_of_others(Relation rel);
@@ -746,6 +747,7 @@ extern char *hf_ddl_put_back(HfDdl *d, Oid relid);
 
 extern Oid	hf_watch_top(Oid relid);
 extern void hf_ddl_watched_changed(HfDdl *d, const HfDdlTarget *t);
+extern void hf_ddl_watched_inherited(HfDdl *d, Oid relid);
 extern void hf_ddl_watch_dropped(HfDdl *d, const char *identity);
 extern void hf_ddl_trigger_dropped(HfDdl *d, struct DropStmt *stmt);
 

@@ -24,6 +24,7 @@
 
 #include "access/relation.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_trigger.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
@@ -381,6 +382,9 @@ hf_watch_recheck(Oid relid)
 			problem = psprintf("table \"%s\" has the trigger of a watch that holdfast.watch does not have", RelationGetRelationName(rel));
 		else if (w->problem != NULL)
 			problem = pstrdup(w->problem);
+		else if (rel->rd_rel->relkind == RELKIND_RELATION && rel->rd_rel->relhassubclass &&
+				 find_inheritance_children(relid, NoLock) != NIL)
+			problem = psprintf("table \"%s\" has child tables, whose rows are not seen", RelationGetRelationName(rel));
 		else
 			problem = hf_watch_misshapen(rel);
 		for (int f = 0; w != NULL && problem == NULL && f < (w->mode == HF_OBSERVE ? 1 : 2); f++)

@@ -276,6 +276,30 @@ super('ALTER TABLE public.own_queue OWNER TO accomplice; ALTER TABLE public.own_
 	(undef, undef, $err) = as('accomplice', 'DROP TRIGGER holdfast_watch ON public.own_queue', 'DROP TRIGGER zzz_holdfast_watch ON public.own_queue');
 	like($err, qr/ERROR:\s+42501: DROP TRIGGER is refused on/, '... who cannot end the watch');
 }
+# What changes its rows past the triggers is on record, and refused where the watch enforces; so is a child table, whose rows it does not see.
+super('CREATE TABLE public.plain (id bigint, status text, attempts integer, run_after timestamptz); ALTER TABLE public.plain OWNER TO evidence_owner');
+for my $mode ('observe', 'enforce')
+{
+	owner(qq(SELECT holdfast.watch('public.plain', '{"id": "id", "status": "status", "attempt_number": "attempts", "run_after": "run_after"}', '$mode')));
+	for my $sql ("ALTER TABLE public.plain ALTER COLUMN status TYPE varchar USING 'pending'", 'ALTER TABLE public.plain DROP COLUMN attempts, ADD COLUMN attempts integer DEFAULT 0',
+		'CREATE TABLE public.child () INHERITS (public.plain)', 'CREATE TABLE public.child (LIKE public.plain); ALTER TABLE public.child INHERIT public.plain',
+		'CREATE SCHEMA annex CREATE TABLE child () INHERITS (public.plain)', 'ALTER TABLE public.plain RENAME TO other', 'CREATE SCHEMA annex; ALTER TABLE public.plain SET SCHEMA annex')
+	{
+		my (undef, $out, $err) = owner("\\set ON_ERROR_STOP on\nBEGIN; SELECT ($on_watch); $sql; SELECT ($on_watch); ROLLBACK");
+		my @counts = split /\n/, $out;
+		if ($mode eq 'enforce' && $sql !~ /RENAME|SET SCHEMA/) { like($err, qr/ERROR:\s+42501: \S.* is refused on/, "enforce: refused: $sql") }
+		else { is($err . ($counts[1] - $counts[0]), '1', "$mode: recorded: $sql") }
+	}
+}
+owner(q(SELECT holdfast.unwatch('public.plain'); DROP TABLE public.plain));
+{
+	my $before = super($on_watch);
+	owner('ALTER TABLE public.own_queue DETACH PARTITION public.own_queue_1');
+	owner(q(INSERT INTO public.own_queue_1 VALUES (1, 'r', 1, now(), '2026-01-02'); ALTER TABLE public.own_queue ATTACH PARTITION public.own_queue_1 FOR VALUES FROM ('2026-01-01') TO ('2026-02-01')));
+	owner(q(CREATE TABLE public.own_queue_3 (LIKE public.own_queue); ALTER TABLE public.own_queue ATTACH PARTITION public.own_queue_3 FOR VALUES FROM ('2026-03-01') TO ('2026-04-01')));
+	is(super($on_watch) - $before, '2', 'a partition that goes, and one that comes with rows, is on record; one that comes empty is not');
+	owner('DROP TABLE public.own_queue_3; DELETE FROM public.own_queue');
+}
 # a trigger that sees less, or makes evidence of another table, is on record, and refused where the watch enforces
 owner(q(CREATE TABLE public.observed (id bigint, status text); CREATE TABLE public.unobserved (LIKE public.observed); SELECT holdfast.watch('public.observed', '{"id": "id", "status": "status"}')));
 my $watch_id = super(q(SELECT watch_id FROM holdfast.watch WHERE source = 'public.observed'));
