@@ -41,6 +41,13 @@ illegal(HfSettle *s, const char *what, const char *hint)
 			 errhint("%s", hint)));
 }
 
+static void
+refuse_intent(HfSettle *s)
+{
+	illegal(s, "The key of that effect is the key of an intent, which somebody has enqueued by it.",
+			"Give the effect another name; and keys that are given to enqueue should be key_of() or uuids of their own.");
+}
+
 /* The child effect's row, or NULL if there is none yet. */
 static HfRow *
 find_child(HfSettle *s, text *effect, pg_uuid_t *key)
@@ -48,7 +55,11 @@ find_child(HfSettle *s, text *effect, pg_uuid_t *key)
 	HfRow	   *child;
 
 	hf_effect_key(hf_uuid(s->job, JOB_KEY), effect, key);
-	return hf_ledger_lock(s->call, key, false, &child) == HF_LEDGER_HELD ? child : NULL;
+	if (hf_ledger_lock(s->call, key, false, &child) != HF_LEDGER_HELD)
+		return NULL;
+	if (hf_is_null(child, LEDGER_PARENT_KEY))
+		refuse_intent(s);
+	return child;
 }
 
 /* Whether any effect of the job is unknown still, but for the row just settled. */
@@ -444,6 +455,8 @@ transition(HfSettle *s, const char *to, text *effect, Datum evidence, bool *dupl
 				"docs/state-machine.md lists every move and the function that makes it.");
 	if (late && strcmp(to, "started") == 0)
 		return NULL;
+	if (row == NULL && hf_key_taken(hf_row_for(hf_open(s->call, HF_LEDGER)), "_pkey", &key))
+		refuse_intent(s);		/* it was being entered */
 	if (row == NULL)
 		new_child(s, effect, &key, evidence);
 	else

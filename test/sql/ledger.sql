@@ -1,7 +1,7 @@
 \i test/setup.sql
 \i test/tools.sql
 -- The ledger: every row of its table of moves, every other move refused, and child effects.
-SELECT plan(237);
+SELECT plan(241);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 SELECT holdfast.define_retry_policy('p', '10 s', backoff_rate => 1, jitter_window => '0', min_delay => '1 s', max_attempts => 3,
@@ -354,6 +354,14 @@ SELECT alike(pg_temp.state('op-child'), 'pending, reconcile,%', 'G6: a job with 
 SELECT is(pg_temp.tell('op-child', 'settle_unknown(holdfast.effect_key(@key, ''mail''), ''not_landed'', ''{}'', ''r'')'), 'failed_retryable', 'and then the child, by its own key');
 SELECT alike(pg_temp.state('op-child'), 'pending, execute,%', 'G6: only then the job executes');
 SELECT is_empty('SELECT pg_temp.doubts()', 'G6: unknown_effect has kept step to the end');
+
+-- a job that somebody enqueued, in another queue, by the key that a child effect is to have
+
+SELECT pg_temp.started('robbed'), holdfast.create_queue('robber') \g /dev/null
+SELECT holdfast.enqueue('robber', 'act', 'robbed', idempotency_key => holdfast.effect_key(s.idempotency_key, 'mail')) FROM scene s WHERE s.name = 'robbed' \g /dev/null
+SELECT is(pg_temp.tell('robbed', format('ledger_transition(@job, %L, ''mail'')', state)), 'JQ004', 'G6: its ledger row is not moved to ' || state) FROM unnest(ARRAY['started', 'committed']) state;
+SELECT is((SELECT job_id FROM holdfast.complete_and_claim('robber', 'w', '{}', '{}') c) IS NOT NULL, true, 'its own job is claimed');
+SELECT is(pg_temp.tell('robbed', 'ledger_transition(@job, ''started'', ''mail'')'), 'JQ004', 'G6: nor is what another''s claim has started taken for the effect''s start');
 
 SELECT * FROM finish();
 ROLLBACK;
