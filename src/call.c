@@ -25,6 +25,8 @@
 #define KEPT_BYTES (256 * 1024)
 
 static int	depth = 0;
+static int *begun_at = NULL;	/* of each call under way: the nesting of subtransactions that it began in */
+static int	begun_room = 0;
 static MemoryContext outermost_cxt = NULL;	/* of the outermost call, reset when it ends */
 
 static void
@@ -41,9 +43,27 @@ reset_depth(XactEvent event, void *arg)
 static void
 reset_depth_sub(SubXactEvent event, SubTransactionId me, SubTransactionId parent, void *arg)
 {
-	/* No call begins a subtransaction, so none is under way once one has aborted. */
+	/*
+	 * Calls that began in it have ended.  One that began outside has not: what
+	 * it evaluates (a watch's expressions) may catch errors of its own.
+	 */
 	if (event == SUBXACT_EVENT_ABORT_SUB)
-		depth = 0;
+		while (depth > 0 && begun_at[depth - 1] >= GetCurrentTransactionNestLevel())
+			depth--;
+}
+
+static void
+note_beginning(void)
+{
+	if (depth == begun_room)
+	{
+		int			room = begun_room == 0 ? 8 : begun_room * 2;
+
+		begun_at = begun_room == 0 ? MemoryContextAlloc(TopMemoryContext, sizeof(int) * room) :
+			repalloc(begun_at, sizeof(int) * room);
+		begun_room = room;
+	}
+	begun_at[depth] = GetCurrentTransactionNestLevel();
 }
 
 /* How many calls are under way: 1 in all but contrived cases. */
@@ -74,6 +94,7 @@ hf_begin(HfCall *call, const char *function, bool write)
 		registered = true;
 	}
 	memset(call, 0, sizeof(HfCall));
+	note_beginning();
 	if (depth++ == 0)
 	{
 		/* locks that are held already would let changes of others go unnoticed */

@@ -35,6 +35,7 @@
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_trigger.h"
+#include "catalog/pg_type.h"
 #include "commands/event_trigger.h"
 #include "commands/extension.h"
 #include "commands/trigger.h"
@@ -183,6 +184,18 @@ refuse_member(HfDdl *d, const char *identity)
 			 errhint("ALTER EXTENSION holdfast UPDATE changes it, or a superuser does.")));
 }
 
+/* What a trigger of ours writes is evidence of the table that a watch is on, and of no other. */
+void
+hf_ddl_refuse_trigger(HfDdl *d, const char *identity)
+{
+	remember(d, identity, ERRCODE_INSUFFICIENT_PRIVILEGE);
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("%s is refused on \"%s\"", d->tag, identity),
+			 errdetail("It calls a function of extension holdfast, whose owner you are not."),
+			 errhint("Have the owner of the extension call holdfast.watch().")));
+}
+
 void
 hf_ddl_refuse_unpermitted(HfDdl *d, const char *identity, const char *why)
 {
@@ -272,8 +285,9 @@ our_table_changed(HfDdl *d, const HfDdlTarget *t)
 	const char *what;
 	char	   *note;
 
-	if (get_rel_relkind(t->relid) != RELKIND_RELATION && get_rel_relkind(t->relid) != RELKIND_PARTITIONED_TABLE &&
-		getExtensionOfObject(RelationRelationId, t->relid) == d->extension)
+	if ((get_rel_relkind(t->relid) == RELKIND_COMPOSITE_TYPE ? getExtensionOfObject(TypeRelationId, get_rel_type_id(t->relid)) :
+		 get_rel_relkind(t->relid) != RELKIND_RELATION && get_rel_relkind(t->relid) != RELKIND_PARTITIONED_TABLE ?
+		 getExtensionOfObject(RelationRelationId, t->relid) : InvalidOid) == d->extension)
 		refuse_member(d, t->identity);
 	if (IsA(stmt, AlterObjectSchemaStmt))
 		refuse_always(d, t->identity, "The library looks for its tables in schema holdfast.");
@@ -308,15 +322,21 @@ our_table_changed(HfDdl *d, const HfDdlTarget *t)
 	record(d, t->type, t->identity, note);
 }
 
+/* What may have made a table, or one that inherits; CREATE SCHEMA is one command with all that it makes. */
+static bool
+makes_tables(Node *stmt)
+{
+	return IsA(stmt, CreateStmt) || IsA(stmt, AlterTableStmt) || IsA(stmt, CreateForeignTableStmt) || IsA(stmt, CreateSchemaStmt);
+}
+
 /* A table of others must not refer to one of ours, nor inherit from it. */
 static void
 check_other_table(HfDdl *d, const HfDdlTarget *t)
 {
-	Node	   *stmt = d->event->parsetree;
 	Relation	rel;
 	ListCell   *lc;
 
-	if (!IsA(stmt, CreateStmt) && !IsA(stmt, AlterTableStmt) && !IsA(stmt, CreateForeignTableStmt))
+	if (!makes_tables(d->event->parsetree))
 		return;
 	rel = try_relation_open(t->relid, AccessShareLock);
 	if (rel == NULL)
@@ -376,8 +396,10 @@ command_on(HfDdl *d, HfDdlTarget *t)
 		if (t->classid == RelationRelationId && t->objid == t->relid)
 		{
 			check_other_table(d, t);
-			if ((IsA(stmt, CreateStmt) || IsA(stmt, AlterTableStmt) || IsA(stmt, CreateForeignTableStmt)) && hf_ddl_inherits(d, t->relid))
+			if (makes_tables(stmt) && hf_ddl_inherits(d, t->relid))
 				refuse_always(d, t->identity, "The library does not look into children of its tables.");
+			if (makes_tables(stmt) && !get_rel_relispartition(t->relid))
+				hf_ddl_watched_inherited(d, t->relid);
 		}
 		hf_ddl_watched_changed(d, t);
 	}
@@ -426,6 +448,7 @@ on_command_end(HfDdl *d)
 	Node	   *stmt = d->event->parsetree;
 	SPITupleTable *rows;
 	uint64		n;
+	ListCell   *lc;
 
 	if (IsA(stmt, GrantStmt))
 	{
@@ -438,6 +461,10 @@ on_command_end(HfDdl *d)
 			hf_ddl_trigger_dropped(d, (DropStmt *) stmt);
 		return;					/* the rest is sql_drop's */
 	}
+	if (IsA(stmt, CreateSchemaStmt))
+		foreach(lc, ((CreateSchemaStmt *) stmt)->schemaElts)
+			if (IsA(lfirst(lc), GrantStmt))
+				granted(d, lfirst(lc));
 	SPI_connect();
 	n = query(&plan, "SELECT classid, objid, object_type, object_identity, schema_name FROM pg_catalog.pg_event_trigger_ddl_commands()");
 	rows = SPI_tuptable;

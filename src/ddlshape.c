@@ -398,23 +398,35 @@ hf_ddl_adds_check(AlterTableStmt *stmt)
 	return false;
 }
 
-/* Inherits from a plain table of ours: known by the parents that the catalog has. */
-bool
-hf_ddl_inherits(HfDdl *d, Oid relid)
+/* The tables that a table inherits from, by the catalog. */
+List *
+hf_ddl_parents(Oid relid)
 {
 	Relation	inherits = table_open(InheritsRelationId, AccessShareLock);
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple	tuple;
-	bool		found = false;
+	List	   *parents = NIL;
 
 	ScanKeyInit(&key, Anum_pg_inherits_inhrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
 	scan = systable_beginscan(inherits, InheritsRelidSeqnoIndexId, true, NULL, 1, &key);
-	while (!found && HeapTupleIsValid(tuple = systable_getnext(scan)))
-		found = get_rel_namespace(((Form_pg_inherits) GETSTRUCT(tuple))->inhparent) == d->ns;
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+		parents = lappend_oid(parents, ((Form_pg_inherits) GETSTRUCT(tuple))->inhparent);
 	systable_endscan(scan);
 	table_close(inherits, AccessShareLock);
-	return found;
+	return parents;
+}
+
+/* Inherits from a plain table of ours. */
+bool
+hf_ddl_inherits(HfDdl *d, Oid relid)
+{
+	ListCell   *lc;
+
+	foreach(lc, hf_ddl_parents(relid))
+		if (get_rel_namespace(lfirst_oid(lc)) == d->ns)
+			return true;
+	return false;
 }
 
 /* Whether a command on one of our tables is one of those that leave no record. */

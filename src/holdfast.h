@@ -603,6 +603,7 @@ extern Oid	hf_ddl_ours(HfDdl *d, const char *name);
 extern bool hf_ddl_is_ours(HfDdl *d, Oid relid);
 extern Oid	hf_ddl_table_of(Oid classid, Oid objid);
 extern Oid	hf_ddl_owner_of(Oid relid);
+extern struct List *hf_ddl_parents(Oid relid);
 extern bool hf_ddl_inherits(HfDdl *d, Oid relid);
 extern bool hf_ddl_index_calls_others(Oid indexid);
 extern bool hf_ddl_columns_of_others(Relation rel);
@@ -663,6 +664,7 @@ typedef struct HfWatch
 	bool		has_dead;		/* so that a failed row may come back */
 	struct ExprContext *econtext;
 	char	   *problem;		/* why the mapping does not fit the table, or NULL */
+	bool		busy;			/* a row is being read */
 } HfWatch;
 
 extern const char *const hf_watch_modes[];
@@ -674,6 +676,7 @@ extern void hf_watch_compile(HfWatch *w, Relation rel, Jsonb *mapping);
 
 extern void hf_watch_init(void);
 extern HfWatch *hf_watch_of(Relation rel, int32 watch_id);	/* NULL: no such watch */
+extern void hf_watch_refuse_busy(const HfWatch *w, Relation rel);
 extern HfRowClass hf_watch_class(HfWatch *w, TupleTableSlot *slot);
 extern bool hf_watch_when(HfWatch *w, TupleTableSlot *slot);
 extern text *hf_watch_text(HfWatch *w, HfMapKey key, TupleTableSlot *slot, int max_bytes);
@@ -729,18 +732,22 @@ pg_noreturn extern void hf_violation_refuse(HfChange *c, uint32 violations);
 /* ---------------------------------------------------------------- watch.c: the triggers of watched tables */
 
 extern int32 hf_watch_id_of(Relation rel);	/* 0: not watched */
+extern char *hf_watch_misshapen(Relation rel);	/* a trigger of ours that is not as watch() makes it, in a sentence; or NULL */
 extern char *hf_watch_recheck(Oid relid);	/* what is wrong with the watch on a table or partition, or NULL */
 
 /* ---------------------------------------------------------------- ddl.c, for ddlwatch.c */
 
 extern bool hf_ddl_is_permitted(void);
 extern void hf_ddl_record_for(HfDdl *d, int32 queue, const char *type, const char *identity, const char *note);
+extern void hf_ddl_refuse_trigger(HfDdl *d, const char *identity);
 extern void hf_ddl_refuse_unpermitted(HfDdl *d, const char *identity, const char *why);
 extern char *hf_ddl_put_back(HfDdl *d, Oid relid);
 
 /* ---------------------------------------------------------------- ddlwatch.c, for ddl.c */
 
+extern Oid	hf_watch_top(Oid relid);
 extern void hf_ddl_watched_changed(HfDdl *d, const HfDdlTarget *t);
+extern void hf_ddl_watched_inherited(HfDdl *d, Oid relid);
 extern void hf_ddl_watch_dropped(HfDdl *d, const char *identity);
 extern void hf_ddl_trigger_dropped(HfDdl *d, struct DropStmt *stmt);
 

@@ -41,7 +41,20 @@ illegal(HfSettle *s, const char *what, const char *hint)
 			 errhint("%s", hint)));
 }
 
-/* The child effect's row, or NULL if there is none yet.  A job that was enqueued with the effect's key has a row of its own there. */
+/* A job was enqueued with the effect's key, and has a ledger row of its own there. */
+static void
+refuse_intent(HfSettle *s, text *effect, pg_uuid_t *key)
+{
+	hf_remember_job_refusal(s->call, s->job, ERRCODE_HF_INTENT_MISMATCH, s->function);
+	ereport(ERROR,
+			(errcode(ERRCODE_HF_INTENT_MISMATCH),
+			 errmsg("idempotency key %s of effect \"%s\" is known as that of an action",
+					DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(key))), text_to_cstring(effect)),
+			 errdetail("A job was enqueued with it, and what is known of that one would be overwritten."),
+			 errhint("Give the effect another name; enqueue no job under the key of an effect.")));
+}
+
+/* The child effect's row, or NULL if there is none yet. */
 static HfRow *
 find_child(HfSettle *s, text *effect, pg_uuid_t *key)
 {
@@ -51,15 +64,7 @@ find_child(HfSettle *s, text *effect, pg_uuid_t *key)
 	if (hf_ledger_lock(s->call, key, false, &child) != HF_LEDGER_HELD)
 		return NULL;
 	if (hf_is_null(child, LEDGER_PARENT_KEY))
-	{
-		hf_remember_job_refusal(s->call, s->job, ERRCODE_HF_INTENT_MISMATCH, s->function);
-		ereport(ERROR,
-				(errcode(ERRCODE_HF_INTENT_MISMATCH),
-				 errmsg("idempotency key %s of effect \"%s\" is known as that of an action",
-						DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(key))), text_to_cstring(effect)),
-				 errdetail("A job was enqueued with it, and what is known of that one would be overwritten."),
-				 errhint("Give the effect another name; enqueue no job under the key of an effect.")));
-	}
+		refuse_intent(s, effect, key);
 	return child;
 }
 
@@ -457,6 +462,8 @@ transition(HfSettle *s, const char *to, text *effect, Datum evidence, bool *dupl
 				"docs/state-machine.md lists every move and the function that makes it.");
 	if (late && strcmp(to, "started") == 0)
 		return NULL;
+	if (row == NULL && hf_key_taken(hf_row_for(hf_open(s->call, HF_LEDGER)), "_pkey", &key))
+		refuse_intent(s, effect, &key); /* it was being entered */
 	if (row == NULL)
 		new_child(s, effect, &key, evidence);
 	else

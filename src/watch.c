@@ -24,6 +24,8 @@
 
 #include "access/relation.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_trigger.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
@@ -95,8 +97,33 @@ begin_row(TriggerData *trigger)
 		note_problem(w, trigger->tg_relation);
 		return NULL;
 	}
+	hf_watch_refuse_busy(w, trigger->tg_relation);
 	ResetExprContext(w->econtext);
 	return w;
+}
+
+typedef HeapTuple (*ReadRow) (HfWatch *w, TriggerData *trigger);
+
+/* What a trigger does with a row, and returns; expressions may call what comes here again, for the same table. */
+static HeapTuple
+with_watch(TriggerData *trigger, ReadRow read, HeapTuple otherwise)
+{
+	HfWatch    *w = begin_row(trigger);
+	HeapTuple	result = NULL;
+
+	if (w == NULL)
+		return otherwise;
+	w->busy = true;
+	PG_TRY();
+	{
+		result = read(w, trigger);
+	}
+	PG_FINALLY();
+	{
+		w->busy = false;
+	}
+	PG_END_TRY();
+	return result;
 }
 
 /* ---------------------------------------------------------------- after the row is stored */
@@ -112,17 +139,13 @@ refused_late(HfChange *c, uint32 found)
 	return found;
 }
 
-/* Trigger: evidence of a change of a watched row; its argument is the watch's number. */
-Datum
-holdfast_watch_row(PG_FUNCTION_ARGS)
+static HeapTuple
+read_stored(HfWatch *w, TriggerData *trigger)
 {
-	TriggerData *trigger = trigger_data(fcinfo, "watch_row", TRIGGER_EVENT_AFTER);
 	HfCall		call;
-	HfChange	c = {.call = &call, .w = begin_row(trigger)};
+	HfChange	c = {.call = &call, .w = w};
 	uint32		found;
 
-	if (c.w == NULL)
-		return PointerGetDatum(NULL);
 	if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
 		c.new = trigger->tg_trigslot;
 	else
@@ -130,7 +153,7 @@ holdfast_watch_row(PG_FUNCTION_ARGS)
 	if (TRIGGER_FIRED_BY_UPDATE(trigger->tg_event))
 		c.new = trigger->tg_newslot;
 	if (!hf_change_classify(&c))
-		return PointerGetDatum(NULL);
+		return NULL;
 
 	hf_begin(&call, "watch_row", true);
 	hf_change_look_up(&c);
@@ -145,7 +168,14 @@ holdfast_watch_row(PG_FUNCTION_ARGS)
 	}
 	hf_change_record(&c);
 	hf_end(&call);
-	return PointerGetDatum(NULL);
+	return NULL;
+}
+
+/* Trigger: evidence of a change of a watched row; its argument is the watch's number. */
+Datum
+holdfast_watch_row(PG_FUNCTION_ARGS)
+{
+	return PointerGetDatum(with_watch(trigger_data(fcinfo, "watch_row", TRIGGER_EVENT_AFTER), read_stored, NULL));
 }
 
 /* ---------------------------------------------------------------- before it is stored */
@@ -203,24 +233,18 @@ may_correct(HfChange *c)
 	return c->requeued && (!hf_watch_time(c->w, MAP_RUN_AFTER, c->new, &run_after) || run_after <= hf_clock_now());
 }
 
-/*
- * Trigger, in the modes correct and enforce: a requeue gets its delay, a
- * retry before its time finds no row; or both are refused.
- */
-Datum
-holdfast_watch_before(PG_FUNCTION_ARGS)
+static HeapTuple
+read_unstored(HfWatch *w, TriggerData *trigger)
 {
 	static const uint32 correctable = 1u << HF_REQUEUE_NOW | 1u << HF_NO_RUN_AFTER;
-	TriggerData *trigger = trigger_data(fcinfo, "watch_before", TRIGGER_EVENT_BEFORE);
 	HfCall		call;
-	HfChange	c = {.call = &call, .w = begin_row(trigger), .old = trigger->tg_trigslot, .new = trigger->tg_newslot};
-	HeapTuple	result = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ? trigger->tg_newtuple : trigger->tg_trigtuple;
+	HfChange	c = {.call = &call, .w = w, .old = trigger->tg_trigslot, .new = trigger->tg_newslot};
+	HeapTuple	result = trigger->tg_newtuple;
 	MemoryContext cxt = CurrentMemoryContext;
 	uint32		found;
 
-	if (c.w == NULL || c.w->mode == HF_OBSERVE || !TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) || !hf_change_classify(&c) ||
-		(c.w->mode == HF_CORRECT && !may_correct(&c)))
-		return PointerGetDatum(result);
+	if (w->mode == HF_OBSERVE || !hf_change_classify(&c) || (w->mode == HF_CORRECT && !may_correct(&c)))
+		return result;
 
 	hf_begin(&call, "watch_before", true);
 	hf_change_look_up(&c);
@@ -241,7 +265,21 @@ holdfast_watch_before(PG_FUNCTION_ARGS)
 	if (result != NULL && (found & correctable))
 		result = corrected(&c, trigger, found & correctable, cxt);
 	hf_end(&call);
-	return PointerGetDatum(result);
+	return result;
+}
+
+/*
+ * Trigger, in the modes correct and enforce: a requeue gets its delay, a
+ * retry before its time finds no row; or both are refused.
+ */
+Datum
+holdfast_watch_before(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = trigger_data(fcinfo, "watch_before", TRIGGER_EVENT_BEFORE);
+
+	if (!TRIGGER_FIRED_BY_UPDATE(trigger->tg_event))
+		return PointerGetDatum(trigger->tg_trigtuple);
+	return PointerGetDatum(with_watch(trigger, read_unstored, trigger->tg_newtuple));
 }
 
 /* Trigger: a watched table was emptied, which ends no attempt on record. */
@@ -285,6 +323,36 @@ find_trigger(Relation rel, const char *function)
 	return NULL;
 }
 
+/* One that sees less than all, or later, leaves changes unseen. */
+char *
+hf_watch_misshapen(Relation rel)
+{
+	static const struct
+	{
+		const char *function;
+		int16		type;
+	}			made[] = {
+		{"watch_row", TRIGGER_TYPE_ROW | TRIGGER_TYPE_AFTER | TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE | TRIGGER_TYPE_DELETE},
+		{"watch_before", TRIGGER_TYPE_ROW | TRIGGER_TYPE_BEFORE | TRIGGER_TYPE_UPDATE},
+		{"watch_truncated", TRIGGER_TYPE_STATEMENT | TRIGGER_TYPE_AFTER | TRIGGER_TYPE_TRUNCATE},
+	};
+	Oid			ours = get_namespace_oid(HF_SCHEMA, true);
+	TriggerDesc *triggers = CopyTriggerDesc(rel->trigdesc);
+
+	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
+	{
+		Trigger    *trigger = &triggers->triggers[i];
+		char	   *name = get_func_namespace(trigger->tgfoid) == ours ? get_func_name(trigger->tgfoid) : NULL;
+
+		for (int m = 0; m < lengthof(made) && name != NULL; m++)
+			if (strcmp(name, made[m].function) == 0 &&
+				(trigger->tgtype != made[m].type || trigger->tgqual != NULL || trigger->tgnattr != 0 || OidIsValid(trigger->tgconstraint)))
+				return psprintf("trigger \"%s\" on table \"%s\" is not as holdfast.watch() makes it",
+								trigger->tgname, RelationGetRelationName(rel));
+	}
+	return NULL;
+}
+
 int32
 hf_watch_id_of(Relation rel)
 {
@@ -314,6 +382,11 @@ hf_watch_recheck(Oid relid)
 			problem = psprintf("table \"%s\" has the trigger of a watch that holdfast.watch does not have", RelationGetRelationName(rel));
 		else if (w->problem != NULL)
 			problem = pstrdup(w->problem);
+		else if (rel->rd_rel->relkind == RELKIND_RELATION && rel->rd_rel->relhassubclass &&
+				 find_inheritance_children(relid, NoLock) != NIL)
+			problem = psprintf("table \"%s\" has child tables, whose rows are not seen", RelationGetRelationName(rel));
+		else
+			problem = hf_watch_misshapen(rel);
 		for (int f = 0; w != NULL && problem == NULL && f < (w->mode == HF_OBSERVE ? 1 : 2); f++)
 		{
 			Trigger    *trigger = find_trigger(rel, functions[f]);

@@ -18,6 +18,7 @@
 #include "access/sysattr.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
+#include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
 #include "parser/parse_coerce.h"
@@ -234,7 +235,14 @@ parse_expression(Relation rel, HfMapKey key, const char *source, HfWatchMode mod
 	return (Expr *) node;
 }
 
-/* The same; whatever is wrong is said with the mapping's key. */
+/*
+ * The same; whatever is wrong is said with the mapping's key.
+ *
+ * Parsing, planning and initializing may already run what others have made: a
+ * literal of a type of the table's own, a function that is called with nothing
+ * but constants.  As in recover.c that is done as the table's owner, whoever
+ * asks, and can leave nothing behind.
+ */
 static void
 bind_expression(HfWatch *w, HfMapKey key, Relation rel, const char *source)
 {
@@ -242,7 +250,12 @@ bind_expression(HfWatch *w, HfMapKey key, Relation rel, const char *source)
 	MemoryContext cxt = CurrentMemoryContext;
 	int			guc_level = NewGUCNestLevel();
 	Expr	   *expr = NULL;
+	Oid			user;
+	int			security;
 
+	GetUserIdAndSecContext(&user, &security);
+	SetUserIdAndSecContext(hf_ddl_owner_of(hf_watch_top(RelationGetRelid(rel))),
+						   security | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
 	for (int i = 0; i < lengthof(parse_settings); i++)
 		(void) set_config_option(parse_settings[i][0], parse_settings[i][1], PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	PG_TRY();
@@ -254,6 +267,7 @@ bind_expression(HfWatch *w, HfMapKey key, Relation rel, const char *source)
 	{
 		ErrorData  *error;
 
+		SetUserIdAndSecContext(user, security);
 		MemoryContextSwitchTo(cxt);
 		error = CopyErrorData();
 		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION ||
@@ -268,7 +282,8 @@ bind_expression(HfWatch *w, HfMapKey key, Relation rel, const char *source)
 				 errhint("Write one expression over the row's columns; functions and operators outside pg_catalog need their schema.")));
 	}
 	PG_END_TRY();
-	AtEOXact_GUC(true, guc_level);
+	AtEOXact_GUC(false, guc_level);
+	SetUserIdAndSecContext(user, security);
 	bind_type(field, key, exprType((Node *) expr), "the expression");
 }
 

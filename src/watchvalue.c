@@ -11,20 +11,18 @@
  * mode is enforce, so the compilation runs in a subtransaction, and what is
  * wrong is kept (HfWatch.problem) for the trigger to put on record.
  *
- * Expressions are initialized with the rights of the extension's owner, who
- * wrote them, and evaluated as the user whose statement fires the trigger.
- * What they return lives until the next row.
+ * Expressions are initialized with the rights of the table's owner, and
+ * evaluated as the user whose statement fires the trigger.  What they return
+ * lives until the next row.
  *
  *-------------------------------------------------------------------------
  */
 #include "holdfast.h"
 
 #include "access/xact.h"
-#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "mb/pg_wchar.h"
-#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
 #include "utils/hsearch.h"
@@ -89,6 +87,7 @@ hf_watch_init(void)
 	CacheRegisterRelcacheCallback(forget_relation, (Datum) 0);
 	CacheRegisterSyscacheCallback(PROCOID, forget_expressions, (Datum) 0);
 	CacheRegisterSyscacheCallback(NAMESPACEOID, forget_expressions, (Datum) 0);
+	CacheRegisterSyscacheCallback(ENUMOID, forget_expressions, (Datum) 0);
 }
 
 static void
@@ -134,34 +133,18 @@ find_row(int32 watch_id)
 	return NULL;
 }
 
-static Oid
-extension_owner(void)
-{
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(watch_table));
-	Oid			owner = HeapTupleIsValid(tuple) ? ((Form_pg_class) GETSTRUCT(tuple))->relowner : GetUserId();
-
-	if (HeapTupleIsValid(tuple))
-		ReleaseSysCache(tuple);
-	return owner;
-}
-
 /* Compile; what is wrong with the mapping becomes w->problem. */
 static void
 compile_safely(HfWatch *w, Relation rel, Jsonb *mapping)
 {
 	MemoryContext cxt = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
-	Oid			user;
-	int			security;
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(cxt);
-	GetUserIdAndSecContext(&user, &security);
 	PG_TRY();
 	{
-		SetUserIdAndSecContext(extension_owner(), security | SECURITY_LOCAL_USERID_CHANGE);
 		hf_watch_compile(w, rel, mapping);
-		SetUserIdAndSecContext(user, security);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -170,10 +153,13 @@ compile_safely(HfWatch *w, Relation rel, Jsonb *mapping)
 
 		MemoryContextSwitchTo(cxt);
 		error = CopyErrorData();
-		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
-			PG_RE_THROW();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
+		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
+		{
+			CurrentResourceOwner = owner;
+			ReThrowError(error);
+		}
 		w->problem = MemoryContextStrdup(cxt, error->message);
 	}
 	PG_END_TRY();
@@ -181,9 +167,41 @@ compile_safely(HfWatch *w, Relation rel, Jsonb *mapping)
 	CurrentResourceOwner = owner;
 }
 
+/* What is called meanwhile must not use it, and one that was not finished, because of a cancel, is none. */
+static void
+compile_entry(WatchEntry *entry, Relation rel, Jsonb *mapping)
+{
+	entry->watch->busy = true;
+	entry->stale = false;		/* an invalidation while compiling makes it stale again */
+	PG_TRY();
+	{
+		compile_safely(entry->watch, rel, mapping);
+	}
+	PG_CATCH();
+	{
+		entry->watch = NULL;
+		entry->stale = true;
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	entry->watch->busy = false;
+}
+
+/* What an expression calls must not change the table that it is evaluated for: the mapping is in use. */
+void
+hf_watch_refuse_busy(const HfWatch *w, Relation rel)
+{
+	if (w->busy)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("the watch on table \"%s\" is reading a row of it", RelationGetRelationName(rel)),
+				 errdetail("An expression of its mapping calls what changes the table, or something that the mapping rests on."),
+				 errhint("Functions in a mapping should do nothing but compute.")));
+}
+
 /*
  * The mapping of a watched table or partition, compiled.  Not called within a
- * call (hf_begin), since a subtransaction that fails resets their depth.
+ * call (hf_begin), whose memory a subtransaction that fails would leave to it.
  */
 HfWatch *
 hf_watch_of(Relation rel, int32 watch_id)
@@ -204,7 +222,12 @@ hf_watch_of(Relation rel, int32 watch_id)
 	if (found && !entry->stale && entry->generation == generation && !rows_stale)
 		return entry->watch;
 	if (!found)
+	{
 		entry->cxt = NULL;
+		entry->watch = NULL;
+	}
+	if (entry->watch != NULL)
+		hf_watch_refuse_busy(entry->watch, rel);
 	entry->stale = true;		/* until it is whole */
 	entry->watch = NULL;
 	if (entry->cxt == NULL)
@@ -225,8 +248,7 @@ hf_watch_of(Relation rel, int32 watch_id)
 	entry->watch->source = pstrdup(row->source);
 	entry->watch->mode = row->mode;
 	entry->watch->since = row->since;
-	entry->stale = false;		/* an invalidation while compiling makes it stale again */
-	compile_safely(entry->watch, rel, row->mapping);
+	compile_entry(entry, rel, DatumGetJsonbPCopy(JsonbPGetDatum(row->mapping)));
 	MemoryContextSwitchTo(old);
 	return entry->watch;
 }

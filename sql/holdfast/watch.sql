@@ -60,6 +60,7 @@ CREATE VIEW holdfast.watched AS
 	SELECT w.watch_id, r.relid::pg_catalog.regclass::text COLLATE "C" AS relation, w.source, w.mode, w.auto_recover, w.mapping,
 		   w.watched_at, w.watched_by, w.changed_at, w.changed_by,
 		   CASE WHEN r.relid IS NULL THEN 'its table is gone, or has lost its trigger'
+				WHEN pg_catalog.count(*) OVER (PARTITION BY w.watch_id) > 1 THEN 'more than one table has its trigger'
 				ELSE holdfast.watch_problem(r.relid) END AS problem
 	FROM holdfast.watch w LEFT JOIN holdfast.watch_relation r USING (watch_id);
 COMMENT ON VIEW holdfast.watched IS 'the watched tables, their mappings and modes; problem is null where the watch works';

@@ -1,7 +1,7 @@
 \i test/setup.sql
 \i test/tools.sql
 -- What watch() refuses, and how it says so: the mapping's key, and the column.
-SELECT plan(51);
+SELECT plan(53);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 CREATE SCHEMA own;
@@ -106,6 +106,15 @@ UPDATE own.jobs SET status = 'done';
 SELECT is((SELECT problem FROM holdfast.watched WHERE relation = 'own.jobs'), 'mapping key "subject": column "payload" does not exist',
 	'a mapping that no longer fits does not stop the worker, but shows');
 SELECT is((SELECT count(*) FROM holdfast.finding WHERE kind = 'watch_broken'), 1::bigint, 'and is a finding');
+
+CREATE TABLE own.labels (id bigint PRIMARY KEY, state own.state);
+SELECT holdfast.watch('own.labels', '{"id": "id", "status": "state", "pending": ["waiting"], "running": ["busy"], "succeeded": ["over"]}') \g /dev/null
+INSERT INTO own.labels VALUES (1, 'busy');
+ALTER TYPE own.state RENAME VALUE 'busy' TO 'at it';
+UPDATE own.labels SET state = 'over';
+SELECT is((SELECT problem FROM holdfast.watched WHERE relation = 'own.labels'), 'mapping key "running": type own.state has no label "busy"',
+	'a label that is renamed, in a session that knew it');
+SELECT is((SELECT count(*) FROM holdfast.finding WHERE kind = 'watch_broken'), 2::bigint, 'is a finding, too');
 
 SELECT * FROM finish();
 ROLLBACK;

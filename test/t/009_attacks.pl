@@ -139,6 +139,8 @@ my @attacks = (
 	[ '55000', 'CREATE TABLE public.child (LIKE holdfast.finding); ALTER TABLE public.child INHERIT holdfast.finding' ],
 	[ '55000', 'CREATE TABLE public.refers (job_id bigint REFERENCES holdfast.job)' ],
 	[ '55000', 'CREATE TABLE public.refers (job_id bigint); ALTER TABLE public.refers ADD FOREIGN KEY (job_id) REFERENCES holdfast.job' ],
+	[ '55000', 'CREATE SCHEMA annex CREATE TABLE refers (job_id bigint REFERENCES holdfast.job)' ],
+	[ '55000', 'CREATE SCHEMA annex CREATE TABLE child () INHERITS (holdfast.finding)' ],
 	[ '55000', "ALTER TABLE holdfast.event ADD CHECK (kind <> 'action_violation')" ],
 	[ '55000', "ALTER TABLE holdfast.finding ADD COLUMN extra integer CHECK (extra > 0)" ],
 	[ 'recorded', 'ALTER TABLE holdfast.ledger DROP CONSTRAINT ledger_state_check' ],
@@ -156,6 +158,7 @@ my @attacks = (
 	[ '42501', q(CREATE OR REPLACE FUNCTION holdfast.do_maintain() RETURNS SETOF holdfast.maintain_result LANGUAGE sql AS 'DELETE FROM holdfast.event; SELECT NULL::holdfast.maintain_result') ],
 	[ 'recorded', q(INSERT INTO holdfast.attempt_record SELECT * FROM holdfast.attempt_record) ],
 	[ '42501', 'ALTER SEQUENCE holdfast.event_id_seq RESTART' ],
+	[ '42501', 'ALTER TYPE holdfast.maintain_result ADD ATTRIBUTE more integer' ],
 	[ '42501', 'ALTER VIEW holdfast.guarded RENAME TO unguarded' ],
 	[ '42501', 'CREATE OR REPLACE VIEW holdfast.guarded AS SELECT table_name, rule, trigger_name, events, level FROM (VALUES (\'\'::text, \'\'::text, \'\'::text, \'\'::text, \'\'::text)) AS v (table_name, rule, trigger_name, events, level)' ],
 	[ 'recorded', 'CREATE FUNCTION holdfast.complete(text) RETURNS text LANGUAGE sql AS \'SELECT $1\'' ],
@@ -169,6 +172,7 @@ my @attacks = (
 	[ '42501', 'ALTER EXTENSION holdfast DROP TABLE holdfast.finding; DROP TABLE holdfast.finding CASCADE' ],
 	[ '42501', 'ALTER EXTENSION holdfast DROP TABLE holdfast.unknown_effect; DROP TABLE holdfast.unknown_effect' ],
 	[ 'recorded', 'GRANT UPDATE, DELETE ON holdfast.event TO accomplice' ],
+	[ 'recorded', 'CREATE SCHEMA annex GRANT UPDATE ON holdfast.event TO accomplice' ],
 	[ 'recorded', 'GRANT ALL ON ALL TABLES IN SCHEMA holdfast TO accomplice' ],
 	[ 'recorded', 'GRANT CREATE ON SCHEMA holdfast TO accomplice' ],
 	[ 'recorded', "SELECT holdfast.permit_ddl('no reason at all'); ALTER TABLE holdfast.job DISABLE TRIGGER ALL" ],
@@ -272,6 +276,44 @@ super('ALTER TABLE public.own_queue OWNER TO accomplice; ALTER TABLE public.own_
 	(undef, undef, $err) = as('accomplice', 'DROP TRIGGER holdfast_watch ON public.own_queue', 'DROP TRIGGER zzz_holdfast_watch ON public.own_queue');
 	like($err, qr/ERROR:\s+42501: DROP TRIGGER is refused on/, '... who cannot end the watch');
 }
+# What changes its rows past the triggers is on record, and refused where the watch enforces; so is a child table, whose rows it does not see.
+super('CREATE TABLE public.plain (id bigint, status text, attempts integer, run_after timestamptz); ALTER TABLE public.plain OWNER TO evidence_owner');
+for my $mode ('observe', 'enforce')
+{
+	owner(qq(SELECT holdfast.watch('public.plain', '{"id": "id", "status": "status", "attempt_number": "attempts", "run_after": "run_after"}', '$mode')));
+	for my $sql ("ALTER TABLE public.plain ALTER COLUMN status TYPE varchar USING 'pending'", 'ALTER TABLE public.plain DROP COLUMN attempts, ADD COLUMN attempts integer DEFAULT 0',
+		'CREATE TABLE public.child () INHERITS (public.plain)', 'CREATE TABLE public.child (LIKE public.plain); ALTER TABLE public.child INHERIT public.plain',
+		'CREATE SCHEMA annex CREATE TABLE child () INHERITS (public.plain)', 'ALTER TABLE public.plain RENAME TO other', 'CREATE SCHEMA annex; ALTER TABLE public.plain SET SCHEMA annex')
+	{
+		my (undef, $out, $err) = owner("\\set ON_ERROR_STOP on\nBEGIN; SELECT ($on_watch); $sql; SELECT ($on_watch); ROLLBACK");
+		my @counts = split /\n/, $out;
+		if ($mode eq 'enforce' && $sql !~ /RENAME|SET SCHEMA/) { like($err, qr/ERROR:\s+42501: \S.* is refused on/, "enforce: refused: $sql") }
+		else { is($err . ($counts[1] - $counts[0]), '1', "$mode: recorded: $sql") }
+	}
+}
+owner(q(SELECT holdfast.unwatch('public.plain'); DROP TABLE public.plain));
+{
+	my $before = super($on_watch);
+	owner('ALTER TABLE public.own_queue DETACH PARTITION public.own_queue_1');
+	owner(q(INSERT INTO public.own_queue_1 VALUES (1, 'r', 1, now(), '2026-01-02'); ALTER TABLE public.own_queue ATTACH PARTITION public.own_queue_1 FOR VALUES FROM ('2026-01-01') TO ('2026-02-01')));
+	owner(q(CREATE TABLE public.own_queue_3 (LIKE public.own_queue); ALTER TABLE public.own_queue ATTACH PARTITION public.own_queue_3 FOR VALUES FROM ('2026-03-01') TO ('2026-04-01')));
+	is(super($on_watch) - $before, '2', 'a partition that goes, and one that comes with rows, is on record; one that comes empty is not');
+	owner('DROP TABLE public.own_queue_3; DELETE FROM public.own_queue');
+}
+# a trigger that sees less, or makes evidence of another table, is on record, and refused where the watch enforces
+owner(q(CREATE TABLE public.observed (id bigint, status text); CREATE TABLE public.unobserved (LIKE public.observed); SELECT holdfast.watch('public.observed', '{"id": "id", "status": "status"}')));
+my $watch_id = super(q(SELECT watch_id FROM holdfast.watch WHERE source = 'public.observed'));
+for my $case ([ 'public.observed', 'INSERT OR UPDATE OR DELETE', 'WHEN (false)' ], [ 'public.observed', 'UPDATE OF id', '' ], [ 'public.unobserved', 'INSERT OR UPDATE OR DELETE', '' ])
+{
+	my ($table, $events, $when) = @$case;
+	my $sql = "CREATE OR REPLACE TRIGGER holdfast_watch AFTER $events ON $table FOR EACH ROW $when EXECUTE FUNCTION holdfast.watch_row($watch_id)";
+	my (undef, $out, $err) = owner("BEGIN; $sql; SELECT count(*), (SELECT count(*) > 0 FROM holdfast.watched w WHERE w.problem IS NOT NULL) FROM holdfast.finding WHERE kind = 'evidence_ddl' AND queue = -$watch_id; ROLLBACK");
+	is("$out$err", '1|t', "recorded, and told by verify(): $sql");
+	owner(q(SELECT holdfast.watch('public.observed', '{"id": "id", "status": "status", "run_after": {"expr": "now()"}}', 'enforce'))) if $table eq 'public.unobserved';
+}
+like((owner("CREATE OR REPLACE TRIGGER holdfast_watch AFTER INSERT OR UPDATE OR DELETE ON public.observed FOR EACH ROW WHEN (false) EXECUTE FUNCTION holdfast.watch_row($watch_id)"))[2],
+	qr/ERROR:\s+42501: CREATE TRIGGER is refused on/, 'a watch that enforces: refused');
+owner(q(SELECT holdfast.unwatch('public.observed'); DROP TABLE public.observed, public.unobserved));
 super("BEGIN; SELECT holdfast.permit_ddl('another way'); DROP TRIGGER zzz_holdfast_watch ON public.own_queue; ALTER TABLE public.own_queue DISABLE TRIGGER holdfast_watch; COMMIT");
 like(super(q(SELECT problem FROM holdfast.verify() WHERE check_name = 'watch')), qr/own_queue/, 'permitted, a trigger goes, and verify() says so');
 super('DROP TABLE public.own_queue');

@@ -206,6 +206,12 @@ is(answer('table_owner', q(CREATE TABLE parted_1 PARTITION OF parted FOR VALUES 
 is(super(q(SELECT count(*) FROM pg_trigger WHERE tgrelid = 'parted_1'::regclass AND tgenabled = 'A' AND NOT tgisinternal)) . super(q(SELECT count(*) FROM holdfast.attempt_record WHERE source = 'public.parted')), '31', '... with its triggers, which record');
 is(answer('table_owner', 'CREATE TABLE other (id bigint); CREATE TRIGGER t AFTER INSERT ON other FOR EACH ROW EXECUTE FUNCTION holdfast.watch_row()'), '42501', '... and cannot use them elsewhere by name');
 is(super(q(SELECT count(*) FROM holdfast.verify())), '0', '... verify() reports nothing');
+super(q(CREATE TABLE victim (LIKE parted); SELECT holdfast.watch('victim', (SELECT mapping FROM holdfast.watch WHERE source = 'public.parted')); SELECT holdfast.grant_queue('a', 'table_owner', 'worker')));
+my $victim = super(q(SELECT watch_id FROM holdfast.watch WHERE source = 'public.victim'));
+is(answer('table_owner', "CREATE TABLE another (LIKE parted); CREATE TRIGGER t AFTER INSERT OR UPDATE OR DELETE ON another FOR EACH ROW EXECUTE FUNCTION holdfast.watch_row($victim); INSERT INTO another VALUES (1, 'r', 1, now())"), '42501',
+	'... nor, with a grant on a queue, by their names: evidence of another table is not made');
+is(super(q(SELECT count(*) FROM holdfast.attempt_record WHERE source = 'public.victim')), '0', '... and there is none');
+super(q(SELECT holdfast.unwatch('victim'), holdfast.revoke_queue('a', 'table_owner', 'worker')));
 super(q(SELECT holdfast.unwatch('parted')));
 is(super(q(SELECT count(*) FROM pg_proc p, aclexplode(p.proacl) a WHERE p.proname ~ '^watch_' AND p.pronamespace = 'holdfast'::regnamespace AND a.grantee = 'table_owner'::regrole)), '0', 'unwatched, it has no right left');
 
