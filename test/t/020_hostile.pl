@@ -49,6 +49,28 @@ for my $case (
 	is($node->safe_psql('planted', "SELECT count(*) FROM pg_event_trigger") . $node->safe_psql('planted', "SELECT count(*) FROM pg_extension WHERE extname = 'holdfast'"), '00', '... and nothing is left');
 }
 
+# D9: by a role whose name is no identifier.  Folded, it would be another's: mallory's, who has made the schema.
+{
+	$node->safe_psql('postgres', qq(CREATE ROLE "Mallory" SUPERUSER LOGIN; CREATE ROLE "x""';\n--" SUPERUSER LOGIN; CREATE ROLE "W;""'\n--" LOGIN));
+	for my $role ('Mallory', "x\"';\n--")
+	{
+		(my $shown = $role) =~ s/\n/\\n/;
+		$node->safe_psql('postgres', 'DROP DATABASE planted');
+		$node->safe_psql('postgres', 'CREATE DATABASE planted');
+		$node->safe_psql('planted', 'CREATE SCHEMA holdfast AUTHORIZATION mallory');
+		like((run_as('planted', $role, 'CREATE EXTENSION holdfast'))[2], qr/ERROR:\s+42501: schema "holdfast" /, "D9: a schema of mallory's, installed by $shown: 42501");
+		$node->safe_psql('planted', 'DROP SCHEMA holdfast');
+		my (undef, $out, $err) = run_as('planted', $role, q(CREATE EXTENSION holdfast; SELECT holdfast.create_queue('q'); SELECT outcome FROM holdfast.enqueue('q', 'act', 's'); ALTER TABLE holdfast.job DISABLE TRIGGER guard_before));
+		is("$out $err", "\ncreated ", "... in a database that has none it installs, and works");
+		my $worker = qq(W;"'\n--);
+		is($node->safe_psql('planted', qq(SELECT holdfast.grant_queue('q', x, 'worker') FROM (VALUES (E'W;"''\\n--')) v (x); SELECT valid FROM holdfast.grants)), "\nt", '... a queue is granted to a role of such a name');
+		is((run_as('planted', $worker, q(SELECT subject FROM holdfast.claim('q', 'w'))))[1], 's', '... which claims from it');
+		is($node->safe_psql('planted', qq(SELECT detail->>'by' FROM holdfast.finding WHERE kind = 'evidence_ddl')), $role, '... DDL is on record as the first one\'s');
+		is($node->safe_psql('planted', 'SELECT count(*) FROM holdfast.verify()'), '0', '... and verify() reports nothing');
+		$node->safe_psql('planted', qq(SELECT holdfast.revoke_queue('q', x, 'worker') FROM (VALUES (E'W;"''\\n--')) v (x)));
+	}
+}
+
 # D8, D9: names that shadow.  A schema "trap" has every function that holdfast's SQL names, with the same arguments, and
 # operators for the usual types; it comes first in the path, of the session that installs too, and pg_temp has tables of our names.
 $node->safe_psql('postgres', 'CREATE DATABASE hostile');
