@@ -141,6 +141,23 @@ for my $view (split /\n/, super(q(SELECT relname FROM pg_class WHERE relnamespac
 	is($said, '', "D8: nor is the view $view");
 }
 
+# G1, G8: a clock of one's own would be the others' leases.  A setting planted before the library is loaded is discarded.
+super(q(SELECT holdfast.create_queue('leased'), holdfast.grant_queue('leased', 'worker_a', 'worker');
+	SELECT outcome FROM holdfast.enqueue('leased', 'act', 'mine');
+	CREATE TABLE mine AS SELECT job_id, lease_id FROM holdfast.claim('leased', 'w')));
+for my $plant ([ "SET holdfast.clock = '2040-01-01T00:00:00Z';" ], [ "SELECT set_config('holdfast.clock', '2040-01-01T00:00:00Z', false) \\gset\n" ], [ '', '-c holdfast.clock=2040-01-01T00:00:00Z' ])
+{
+	my ($before, $options) = @$plant;
+	my (undef, $out, $err) = do { local $ENV{PGOPTIONS} = $options // ''; run_as('hostile', 'worker_a', "$before SELECT count(*) FROM holdfast.claim('leased', 'thief')") };
+	is($out, '0', 'G1: no lease is taken by ' . ($options // $before =~ s/\s*$//r));
+	like($err, qr/WARNING:\s+42501: permission denied to set parameter "holdfast.clock"/, '... of which nothing is left');
+	is(super('SELECT holdfast.validate_lease(job_id, lease_id) FROM mine'), 't', '... and it holds');
+}
+is(answer('worker_a', "ALTER ROLE worker_a SET holdfast.clock = '2040-01-01T00:00:00Z'"), '42501', 'G1: nor can a role keep one');
+super(q(SELECT outcome FROM holdfast.enqueue('leased', 'act', 'theirs')));
+is(answer('worker_a', q(SET holdfast.single_transaction = on; BEGIN; SELECT job_id, lease_id FROM holdfast.claim('leased', 'w') \gset
+	SELECT holdfast.complete(:job_id, :'lease_id'))), 'JQ008', 'G7: nor is a claim settled in its transaction by a setting planted so');
+
 # G13: a function that looks at rows, and costs nothing, does not see those of another queue before the view leaves them out
 super(q(SELECT holdfast.grant_queue('a', 'reader_a', 'reader'), holdfast.grant_queue('a', 'producer_a', 'producer'), holdfast.grant_queue('a', 'worker_a', 'worker')));
 my $look = q(CREATE FUNCTION pg_temp.look(t text) RETURNS boolean LANGUAGE plpgsql COST 0.0000001 AS $$ BEGIN RAISE NOTICE 'seen %', t; RETURN true; END $$; );
