@@ -232,6 +232,12 @@ my $output = '';
 my @workers = map { IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('hostile') ], '<', \$_, '>', \$output, IPC::Run::timeout(60)) } @inputs;
 $_->finish for @workers;
 is(super(q(SELECT count(*) FROM holdfast.event_all WHERE kind = 'action_attempt_succeeded' AND queue = (SELECT queue_id FROM holdfast.queue WHERE queue_name = 'many'))), '30', 'six workers have each done five jobs');
+# in more savepoints than a transaction's entry in shared memory has room for, too, and beside others who do the same
+super(q(SELECT count(*) FROM generate_series(201, 500) n, holdfast.enqueue('many', 'act', n::text); CREATE TABLE held_many AS SELECT row_number() OVER () AS n, c.* FROM holdfast.claim('many', 'w', 300) c));
+@inputs = map { my $first = 100 * $_; 'BEGIN; ' . join('', map { "SAVEPOINT s; SELECT h.outcome, holdfast.assert_lease(job_id, lease_id), holdfast.complete(job_id, lease_id) FROM held_many, holdfast.heartbeat(job_id, lease_id) h WHERE n = $first + $_;\n" } 1 .. 100) . 'COMMIT;' } 0 .. 2;
+@workers = map { IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('hostile') ], '<', \$_, '>', \$output, IPC::Run::timeout(60)) } @inputs;
+$_->finish for @workers;
+is(super(q(SELECT count(*) FROM held_many h JOIN holdfast.event_all e USING (job_id, lease_id) WHERE e.kind = 'action_attempt_succeeded')), '300', 'three workers have each done 100 jobs in 100 savepoints of one transaction');
 is(super($multixacts), $before, 'A15, A16: and no multixact was made');
 
 # C9: a day is 24 hours, on every day
