@@ -248,6 +248,17 @@ is(answer('producer_a', q(SELECT holdfast.enqueue('a', 'act', 'large', to_jsonb(
 is(answer('producer_a', q(SELECT holdfast.enqueue('a', 'act', 'deep', (repeat('[', 1000000) || repeat(']', 1000000))::jsonb))), '54001', 'B7: a payload a million deep');
 is(answer('producer_a', q(SELECT outcome FROM holdfast.enqueue('a', 'act', 'many members', (SELECT jsonb_object_agg(n, repeat('[', 40)::text) FROM generate_series(1, 100000) n)))), 'created', 'B7: one with a hundred thousand members');
 
+# C14: what is no text is refused when it is enqueued, and not when a worker reads it
+my $jobs = super('SELECT count(*) FROM holdfast.job');
+for my $case ([ '22P05', q('{"a": "\u0000"}') ], [ '22P02', q('"\ud83d"') ], [ '22P02', q('["\ude42"]') ], [ '22P02', q('{"\ud83d\ud83d": 1}') ], [ '42883', q('{}'::json) ])
+{
+	my ($state, $payload) = @$case;
+	is(answer('producer_a', "SELECT holdfast.enqueue('a', 'act', 'no text', $payload)"), $state, "C14: a payload $payload");
+	is(answer('producer_a', "SELECT holdfast.enqueue_batch('a', " . ($payload =~ s/'(.*)'/'[{"action_key": "act", "subject": "no text", "payload": $1}]'/r) . ')'), $state, '... also in a batch');
+}
+is(answer('producer_a', q(SELECT holdfast.enqueue('a', 'act', E'\xff'))), '22021', 'C14: bytes that are no text');
+is(super('SELECT count(*) FROM holdfast.job'), $jobs, '... and there is no job of it');
+
 # Whoever owns a partitioned table that is watched, and has no right in holdfast, makes partitions of it.
 super(q(GRANT CREATE ON SCHEMA public TO table_owner;
 	CREATE TABLE parted (id bigint, status text, attempts integer, run_after timestamptz) PARTITION BY RANGE (id); ALTER TABLE parted OWNER TO table_owner;
