@@ -20,25 +20,22 @@ static const struct
 	Oid			type;
 }			letters[] = {
 	{'b', BOOLOID}, {'i', INT4OID}, {'l', INT8OID}, {'t', TEXTOID}, {'u', UUIDOID}, {'z', TIMESTAMPTZOID}, {'j', JSONBOID},
-	{'v', INTERVALOID}, {'f', FLOAT8OID}
+	{'v', INTERVALOID}, {'f', FLOAT8OID}, {'a', TEXTARRAYOID}
 };
 
 /*
- * Begin the answer of a function that returns a set of a named type, whose
- * columns are spelled by "columns", a letter each.  A type that has been
- * changed since is refused, or values would be read as what they are not.
+ * The columns of a type are those that "columns" spells, a letter each.  One
+ * that has been changed since is refused, or values would be read as what they
+ * are not.
  */
-ReturnSetInfo *
-hf_answer_begin(FunctionCallInfo fcinfo, const char *columns)
+void
+hf_answer_check(TupleDesc desc, const char *columns)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	bool		fits;
+	bool		fits = (desc->natts == strlen(columns));
 
-	InitMaterializedSRF(fcinfo, 0);
-	fits = (rsinfo->setDesc->natts == strlen(columns));
-	for (int i = 0; fits && i < rsinfo->setDesc->natts; i++)
+	for (int i = 0; fits && i < desc->natts; i++)
 	{
-		Form_pg_attribute att = TupleDescAttr(rsinfo->setDesc, i);
+		Form_pg_attribute att = TupleDescAttr(desc, i);
 		bool		known = false;
 
 		for (int k = 0; k < lengthof(letters); k++)
@@ -49,8 +46,18 @@ hf_answer_begin(FunctionCallInfo fcinfo, const char *columns)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("reconnect: library older than schema"),
-				 errdetail("The type that this function returns is not the one that the library knows."),
+				 errdetail("A type that this function returns or takes is not the one that the library knows."),
 				 errhint("Reconnect, to load the library of the installed version.")));
+}
+
+/* Begin the answer of a function that returns a set of a named type. */
+ReturnSetInfo *
+hf_answer_begin(FunctionCallInfo fcinfo, const char *columns)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	InitMaterializedSRF(fcinfo, 0);
+	hf_answer_check(rsinfo->setDesc, columns);
 	return rsinfo;
 }
 

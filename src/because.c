@@ -227,8 +227,7 @@ holdfast_pair_because(PG_FUNCTION_ARGS)
 	Pair		pair;
 	StringInfoData s;
 
-	if (desc->natts != PAIR_NCOLUMNS)
-		elog(ERROR, "a pair has %d columns instead of %d", desc->natts, (int) PAIR_NCOLUMNS);
+	hf_answer_check(desc, PAIR_COLUMNS);
 	tuple.t_len = HeapTupleHeaderGetDatumLength(header);
 	tuple.t_data = header;
 	heap_deform_tuple(&tuple, desc, pair.value, pair.null);

@@ -927,6 +927,7 @@ extern void hf_complete_many(HfCall *call, FunctionCallInfo fcinfo, int ids_arg,
 
 /* ---------------------------------------------------------------- answer.c: sets of named types */
 
+extern void hf_answer_check(TupleDesc desc, const char *columns);
 extern ReturnSetInfo *hf_answer_begin(FunctionCallInfo fcinfo, const char *columns);
 extern Datum hf_answer_row(FunctionCallInfo fcinfo, const char *columns, Datum *values, bool *nulls);
 
@@ -993,6 +994,9 @@ enum
 	PAIR_LAST_REPEAT_AT,
 	PAIR_NCOLUMNS
 };
+
+/* for hf_answer_check() */
+#define PAIR_COLUMNS	"titzzzttutttilztl" "titzzttutttil" "vtaaballz"
 
 extern void hf_pair_init(void);
 

@@ -522,11 +522,7 @@ get_shape(FmgrInfo *flinfo)
 	shape = palloc0(sizeof(Shape));
 	shape->type = get_element_type(get_fn_expr_rettype(flinfo));
 	shape->desc = lookup_rowtype_tupdesc_copy(shape->type, -1);
-	if (shape->desc->natts != PAIR_NCOLUMNS)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("reconnect: library older than schema"),
-				 errhint("Reconnect, to load the library of the installed version.")));
+	hf_answer_check(shape->desc, PAIR_COLUMNS);
 	get_typlenbyvalalign(shape->type, &shape->typlen, &shape->typbyval, &shape->typalign);
 	shape->empty = PointerGetDatum(construct_empty_array(TEXTOID));
 	MemoryContextSwitchTo(old);

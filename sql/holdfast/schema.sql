@@ -7,11 +7,12 @@ DECLARE
 	guest	pg_catalog.text;
 BEGIN
 	SELECT n.* INTO STRICT ns FROM pg_catalog.pg_namespace n WHERE n.nspname OPERATOR(pg_catalog.=) 'holdfast';
-	IF ns.nspowner OPERATOR(pg_catalog.<>) current_user::pg_catalog.regrole::pg_catalog.oid
-	   AND NOT (SELECT r.rolsuper FROM pg_catalog.pg_roles r WHERE r.oid OPERATOR(pg_catalog.=) ns.nspowner) THEN
+	-- by name, and not by ::regrole, which would fold the name "Ops" to that of another role
+	IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid OPERATOR(pg_catalog.=) ns.nspowner
+				   AND (r.rolsuper OR r.rolname OPERATOR(pg_catalog.=) current_user)) THEN
 		RAISE EXCEPTION USING ERRCODE = '42501',
 			MESSAGE = 'schema "holdfast" belongs to another role',
-			DETAIL = pg_catalog.format('It is owned by %I, who could change what is put into it.', ns.nspowner::pg_catalog.regrole),
+			DETAIL = pg_catalog.format('It is owned by %s, who could change what is put into it.', ns.nspowner::pg_catalog.regrole),
 			HINT = 'Drop or rename that schema, then run CREATE EXTENSION again.';
 	END IF;
 	SELECT d.what INTO guest FROM (

@@ -1,7 +1,7 @@
 \i test/setup.sql
 -- Delays and jitter are pure functions with published answers (G11), never below the policy's formula (G3).
 -- The answers were computed outside PostgreSQL, from the description alone.
-SELECT plan(49);
+SELECT plan(50);
 
 CREATE FUNCTION pg_temp.refusal(statement text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
@@ -96,6 +96,14 @@ SELECT is(pg_temp.delay_ms(315360000000, 1000, 315360000000, 2147483647), 315360
 SELECT ok(bool_and(delay >= previous), 'delays never fall as failures grow')
 FROM (SELECT holdfast.backoff_delay('scratch', 1, n) AS delay, lag(holdfast.backoff_delay('scratch', 1, n), 1, '0') OVER (ORDER BY n) AS previous
 	  FROM generate_series(1, 200) n) s;
+-- C2: at each power of two, and beside it, up to the last integer
+SELECT is_empty($$
+	SELECT * FROM (
+		SELECT p.policy_name, n, d, lag(d, 1, interval '0') OVER (PARTITION BY p.policy_name ORDER BY n) AS before, p.max_delay + p.jitter_window AS most, p.jitter_window
+		FROM holdfast.list_retry_policies() p,
+			(SELECT DISTINCT least(greatest((1::bigint << e) + i, 1), 2147483647)::integer FROM generate_series(0, 31) e, generate_series(-1, 1) i) v (n),
+			holdfast.backoff_delay(p.policy_name, 42, n) d) s
+	WHERE d <= interval '0' OR d >= most + interval '1 ms' OR d + jitter_window < before$$, 'under each policy defined here a delay is above 0, at most max_delay and the jitter, and never falls');
 DO $$ BEGIN PERFORM holdfast.define_retry_policy('long', '3650 days', max_delay => '3650 days', jitter_window => '3650 days'); END $$;
 SELECT ok(bool_and(extract(day FROM d) = 0 AND extract(month FROM d) = 0) AND max(d) > '3650 days',
 	'a delay has no days or months, which would depend on a time zone')

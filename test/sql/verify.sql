@@ -1,7 +1,7 @@
 \i test/setup.sql
 \i test/tools.sql
 -- verify() names whatever is switched off, missing, added or differently defined, also by a superuser, behind the triggers.
-SELECT plan(63);
+SELECT plan(64);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 CREATE ROLE regress_holdfast_gone;
@@ -70,6 +70,7 @@ SELECT alike(pg_temp.found(statement), '%' || finding || '%', left(statement, 10
 	('ALTER SEQUENCE holdfast.event_id_seq CACHE 50', 'sequence holdfast.event_id_seq is defined differently'), ('INSERT INTO holdfast.event (event_id, at, job_id, idempotency_key, queue, attempt_number, kind, subject, action_key, correlation_id) SELECT 999999999, at, job_id, idempotency_key, queue, 0, ''forged'', subject, action_key, correlation_id FROM holdfast.event LIMIT 1', 'was never handed out by event_id_seq'),
 	('SELECT holdfast.grant_queue(''run'', ''regress_holdfast_gone'', ''reader''); ALTER ROLE regress_holdfast_gone RENAME TO regress_holdfast_else', 'grant reader of queue run role regress_holdfast_gone'),
 	('ALTER ROLE regress_holdfast_other SET session_replication_role = replica', 'setting role regress_holdfast_other'),
+	('UPDATE pg_extension SET extversion = ''0.0.9'' WHERE extname = ''holdfast''', 'library extension holdfast version 0.0.9 is installed, and the library is version'),
 	-- past the guards
 	($$SELECT pg_temp.planted('job', 'UPDATE holdfast.job SET status = ''pending'', lease_id = NULL, lease_expires_at = NULL, started_at = NULL WHERE subject = ''run''')$$, 'is pending, and the end of attempt 1 is not on record'),
 	($$SELECT pg_temp.planted('job', 'UPDATE holdfast.job SET attempt_number = 9 WHERE subject = ''plain''')$$, 'is at attempt 9, and the last one on record is 1'),

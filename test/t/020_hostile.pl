@@ -49,6 +49,28 @@ for my $case (
 	is($node->safe_psql('planted', "SELECT count(*) FROM pg_event_trigger") . $node->safe_psql('planted', "SELECT count(*) FROM pg_extension WHERE extname = 'holdfast'"), '00', '... and nothing is left');
 }
 
+# D9: by a role whose name is no identifier.  Folded, it would be another's: mallory's, who has made the schema.
+{
+	$node->safe_psql('postgres', qq(CREATE ROLE "Mallory" SUPERUSER LOGIN; CREATE ROLE "x""';\n--" SUPERUSER LOGIN; CREATE ROLE "W;""'\n--" LOGIN));
+	for my $role ('Mallory', "x\"';\n--")
+	{
+		(my $shown = $role) =~ s/\n/\\n/;
+		$node->safe_psql('postgres', 'DROP DATABASE planted');
+		$node->safe_psql('postgres', 'CREATE DATABASE planted');
+		$node->safe_psql('planted', 'CREATE SCHEMA holdfast AUTHORIZATION mallory');
+		like((run_as('planted', $role, 'CREATE EXTENSION holdfast'))[2], qr/ERROR:\s+42501: schema "holdfast" /, "D9: a schema of mallory's, installed by $shown: 42501");
+		$node->safe_psql('planted', 'DROP SCHEMA holdfast');
+		my (undef, $out, $err) = run_as('planted', $role, q(CREATE EXTENSION holdfast; SELECT holdfast.create_queue('q'); SELECT outcome FROM holdfast.enqueue('q', 'act', 's'); ALTER TABLE holdfast.job DISABLE TRIGGER guard_before));
+		is("$out $err", "\ncreated ", "... in a database that has none it installs, and works");
+		my $worker = qq(W;"'\n--);
+		is($node->safe_psql('planted', qq(SELECT holdfast.grant_queue('q', x, 'worker') FROM (VALUES (E'W;"''\\n--')) v (x); SELECT valid FROM holdfast.grants)), "\nt", '... a queue is granted to a role of such a name');
+		is((run_as('planted', $worker, q(SELECT subject FROM holdfast.claim('q', 'w'))))[1], 's', '... which claims from it');
+		is($node->safe_psql('planted', qq(SELECT detail->>'by' FROM holdfast.finding WHERE kind = 'evidence_ddl')), $role, '... DDL is on record as the first one\'s');
+		is($node->safe_psql('planted', 'SELECT count(*) FROM holdfast.verify()'), '0', '... and verify() reports nothing');
+		$node->safe_psql('planted', qq(SELECT holdfast.revoke_queue('q', x, 'worker') FROM (VALUES (E'W;"''\\n--')) v (x)));
+	}
+}
+
 # D8, D9: names that shadow.  A schema "trap" has every function that holdfast's SQL names, with the same arguments, and
 # operators for the usual types; it comes first in the path, of the session that installs too, and pg_temp has tables of our names.
 $node->safe_psql('postgres', 'CREATE DATABASE hostile');
@@ -119,6 +141,23 @@ for my $view (split /\n/, super(q(SELECT relname FROM pg_class WHERE relnamespac
 	is($said, '', "D8: nor is the view $view");
 }
 
+# G1, G8: a clock of one's own would be the others' leases.  A setting planted before the library is loaded is discarded.
+super(q(SELECT holdfast.create_queue('leased'), holdfast.grant_queue('leased', 'worker_a', 'worker');
+	SELECT outcome FROM holdfast.enqueue('leased', 'act', 'mine');
+	CREATE TABLE mine AS SELECT job_id, lease_id FROM holdfast.claim('leased', 'w')));
+for my $plant ([ "SET holdfast.clock = '2040-01-01T00:00:00Z';" ], [ "SELECT set_config('holdfast.clock', '2040-01-01T00:00:00Z', false) \\gset\n" ], [ '', '-c holdfast.clock=2040-01-01T00:00:00Z' ])
+{
+	my ($before, $options) = @$plant;
+	my (undef, $out, $err) = do { local $ENV{PGOPTIONS} = $options // ''; run_as('hostile', 'worker_a', "$before SELECT count(*) FROM holdfast.claim('leased', 'thief')") };
+	is($out, '0', 'G1: no lease is taken by ' . ($options // $before =~ s/\s*$//r));
+	like($err, qr/WARNING:\s+42501: permission denied to set parameter "holdfast.clock"/, '... of which nothing is left');
+	is(super('SELECT holdfast.validate_lease(job_id, lease_id) FROM mine'), 't', '... and it holds');
+}
+is(answer('worker_a', "ALTER ROLE worker_a SET holdfast.clock = '2040-01-01T00:00:00Z'"), '42501', 'G1: nor can a role keep one');
+super(q(SELECT outcome FROM holdfast.enqueue('leased', 'act', 'theirs')));
+is(answer('worker_a', q(SET holdfast.single_transaction = on; BEGIN; SELECT job_id, lease_id FROM holdfast.claim('leased', 'w') \gset
+	SELECT holdfast.complete(:job_id, :'lease_id'))), 'JQ008', 'G7: nor is a claim settled in its transaction by a setting planted so');
+
 # G13: a function that looks at rows, and costs nothing, does not see those of another queue before the view leaves them out
 super(q(SELECT holdfast.grant_queue('a', 'reader_a', 'reader'), holdfast.grant_queue('a', 'producer_a', 'producer'), holdfast.grant_queue('a', 'worker_a', 'worker')));
 my $look = q(CREATE FUNCTION pg_temp.look(t text) RETURNS boolean LANGUAGE plpgsql COST 0.0000001 AS $$ BEGIN RAISE NOTICE 'seen %', t; RETURN true; END $$; );
@@ -160,8 +199,13 @@ super("SELECT holdfast.make_partition('2020-01-01')");
 ($in, $held, $trouble) = ("BEGIN; SELECT count(*) FROM holdfast.event_20200101; SELECT 'held';\n", '', '');
 $session = IPC::Run::start([ 'psql', '-XAtq', '-U', $me, '-d', $node->connstr('hostile') ], '<', \$in, '>', \$held, '2>', \$trouble, IPC::Run::timeout(60));
 $session->pump until $held =~ /held/ || $trouble;
-is(answer($me, q(SET lock_timeout = '5 s'; SELECT done FROM holdfast.maintain() WHERE task = 'partitions dropped')), '0', 'B2: while a transaction reads an expired day, maintain() does not wait for it');
-is(answer('producer_a', q(SET lock_timeout = '5 s'; SELECT outcome FROM holdfast.enqueue('a', 'act', 'meanwhile'))), 'created', '... nor does anybody else');
+my $upkeep = $node->background_psql('hostile');
+$upkeep->query_safe(q(SET lock_timeout = '5 s'; BEGIN));
+is($upkeep->query_safe(q(SELECT done FROM holdfast.maintain() WHERE task = 'partitions dropped')), '0', 'B2: while a transaction reads an expired day, maintain() does not wait for it');
+is(answer('producer_a', q(SET lock_timeout = '5 s'; SELECT outcome FROM holdfast.enqueue('a', 'act', 'meanwhile'))), 'created', '... nor does a producer for maintain(), though its transaction is open');
+is(answer('worker_a', q(SET lock_timeout = '5 s'; SELECT count(*) FROM holdfast.claim('leased', 'w'))), '1', '... nor a worker, who writes an event');
+$upkeep->query_safe('COMMIT');
+$upkeep->quit;
 $in .= "\\q\n";
 $session->finish;
 is(answer($me, q(SELECT done FROM holdfast.maintain() WHERE task = 'partitions dropped')), '1', '... and it is dropped the next time');
@@ -188,6 +232,12 @@ my $output = '';
 my @workers = map { IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('hostile') ], '<', \$_, '>', \$output, IPC::Run::timeout(60)) } @inputs;
 $_->finish for @workers;
 is(super(q(SELECT count(*) FROM holdfast.event_all WHERE kind = 'action_attempt_succeeded' AND queue = (SELECT queue_id FROM holdfast.queue WHERE queue_name = 'many'))), '30', 'six workers have each done five jobs');
+# in more savepoints than a transaction's entry in shared memory has room for, too, and beside others who do the same
+super(q(SELECT count(*) FROM generate_series(201, 500) n, holdfast.enqueue('many', 'act', n::text); CREATE TABLE held_many AS SELECT row_number() OVER () AS n, c.* FROM holdfast.claim('many', 'w', 300) c));
+@inputs = map { my $first = 100 * $_; 'BEGIN; ' . join('', map { "SAVEPOINT s; SELECT h.outcome, holdfast.assert_lease(job_id, lease_id), holdfast.complete(job_id, lease_id) FROM held_many, holdfast.heartbeat(job_id, lease_id) h WHERE n = $first + $_;\n" } 1 .. 100) . 'COMMIT;' } 0 .. 2;
+@workers = map { IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('hostile') ], '<', \$_, '>', \$output, IPC::Run::timeout(60)) } @inputs;
+$_->finish for @workers;
+is(super(q(SELECT count(*) FROM held_many h JOIN holdfast.event_all e USING (job_id, lease_id) WHERE e.kind = 'action_attempt_succeeded')), '300', 'three workers have each done 100 jobs in 100 savepoints of one transaction');
 is(super($multixacts), $before, 'A15, A16: and no multixact was made');
 
 # C9: a day is 24 hours, on every day
@@ -197,6 +247,17 @@ is(answer($me, q(SET timezone = 'Europe/Berlin'; SET holdfast.clock = '2026-10-2
 is(answer('producer_a', q(SELECT holdfast.enqueue('a', 'act', 'large', to_jsonb(repeat('x', 70000000))))), '54000', 'B7: a payload of 70 MB');
 is(answer('producer_a', q(SELECT holdfast.enqueue('a', 'act', 'deep', (repeat('[', 1000000) || repeat(']', 1000000))::jsonb))), '54001', 'B7: a payload a million deep');
 is(answer('producer_a', q(SELECT outcome FROM holdfast.enqueue('a', 'act', 'many members', (SELECT jsonb_object_agg(n, repeat('[', 40)::text) FROM generate_series(1, 100000) n)))), 'created', 'B7: one with a hundred thousand members');
+
+# C14: what is no text is refused when it is enqueued, and not when a worker reads it
+my $jobs = super('SELECT count(*) FROM holdfast.job');
+for my $case ([ '22P05', q('{"a": "\u0000"}') ], [ '22P02', q('"\ud83d"') ], [ '22P02', q('["\ude42"]') ], [ '22P02', q('{"\ud83d\ud83d": 1}') ], [ '42883', q('{}'::json) ])
+{
+	my ($state, $payload) = @$case;
+	is(answer('producer_a', "SELECT holdfast.enqueue('a', 'act', 'no text', $payload)"), $state, "C14: a payload $payload");
+	is(answer('producer_a', "SELECT holdfast.enqueue_batch('a', " . ($payload =~ s/'(.*)'/'[{"action_key": "act", "subject": "no text", "payload": $1}]'/r) . ')'), $state, '... also in a batch');
+}
+is(answer('producer_a', q(SELECT holdfast.enqueue('a', 'act', E'\xff'))), '22021', 'C14: bytes that are no text');
+is(super('SELECT count(*) FROM holdfast.job'), $jobs, '... and there is no job of it');
 
 # Whoever owns a partitioned table that is watched, and has no right in holdfast, makes partitions of it.
 super(q(GRANT CREATE ON SCHEMA public TO table_owner;

@@ -263,6 +263,26 @@ def judge(c, supervisor):
     note(f'figures: {stale} stale writes refused and told so, {len(accepted)} accepted, {len(missing)} refusals not on record')
 
 
+def poison(c):
+    """A job whose every worker dies of it: attempts count at the claim, and max_lost of them are the last."""
+    c.execute('''SELECT holdfast.define_retry_policy('poison', '1 ms', 1, '1 ms', '0', '1 ms', max_attempts => 100, max_lost => 5);
+        SELECT holdfast.create_queue('poison', lease => '100 ms', timeout => '50 ms', grace => '50 ms', retry_policy => 'poison', side_effects => false);
+        SELECT holdfast.enqueue('poison', 'act', 'poison')''')
+    died, deadline = 0, time.monotonic() + 60
+    while time.monotonic() < deadline and c.execute('SELECT job_id FROM holdfast.job').fetchone():
+        pid = os.fork()
+        if pid == 0:
+            with psycopg.connect(autocommit=True) as own:
+                if own.execute("SELECT * FROM holdfast.claim('poison', 'w')").fetchall():
+                    os.kill(os.getpid(), signal.SIGKILL)
+            os._exit(0)
+        died += os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+        time.sleep(0.01)
+    dead = c.execute('SELECT reason, attempt_number, losses FROM holdfast.dead_job').fetchall()
+    ok(died == 5 and dead == [{'reason': 'crash_loop', 'attempt_number': 5, 'losses': 5}], 'A9: a job of which every worker dies is handed out max_lost times', died, dead)
+    ok(not c.execute("SELECT * FROM holdfast.claim('poison', 'w')").fetchall(), 'A9: and not again')
+
+
 def main():
     note(f'SEED={SEED} WORKER_KILLS={KILLS} WORKER_FREEZES={FREEZES}')
     with psycopg.connect(autocommit=True, row_factory=dict_row) as c:
@@ -272,6 +292,7 @@ def main():
         supervisor.drain()
         c.execute('VACUUM ANALYZE')
         judge(c, supervisor)
+        poison(c)
 
 
 main()
