@@ -75,7 +75,8 @@ COMMENT ON FUNCTION holdfast.settle_streams(integer, integer) IS
 
 /*
  * Jobs before streams, in the order of locks.  A stream that has closed is
- * forgotten once nothing was left to bring back.
+ * forgotten once nothing was left to bring back, and no transaction is left
+ * that was under way when it closed: a claim may have parked jobs in it.
  */
 CREATE FUNCTION holdfast.settle_all_streams() RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -89,7 +90,8 @@ BEGIN
 		moved := holdfast.settle_streams(q, at_once);
 		total := total + moved;
 		UPDATE holdfast.stream s SET holds = false
-		WHERE s.queue = q AND s.holds AND s.state = 'closed' AND moved = 0;
+		WHERE s.queue = q AND s.holds AND s.state = 'closed' AND moved = 0
+		  AND s.closed_at < coalesce(holdfast.oldest_writer(), 'infinity');
 	END LOOP;
 	RETURN total;
 END
