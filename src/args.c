@@ -18,7 +18,10 @@
 #include "access/detoast.h"
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/numeric.h"
 
 #define MS_PER_DAY		INT64CONST(86400000)
 #define US_PER_MS		INT64CONST(1000)
@@ -172,6 +175,57 @@ hf_arg_uuid(FunctionCallInfo fcinfo, int argno, const char *name)
 {
 	require_argument(fcinfo, argno, name);
 	return PG_GETARG_UUID_P(argno);
+}
+
+/* How long the numbers in a jsonb are as text: one of ten stored bytes may have 130,000 digits. */
+Size
+hf_jsonb_digits(Jsonb *jsonb)
+{
+	JsonbIterator *it = JsonbIteratorInit(&jsonb->root);
+	JsonbIteratorToken token;
+	JsonbValue	value;
+	Size		digits = 0;
+
+	while ((token = JsonbIteratorNext(&it, &value, false)) != WJB_DONE)
+		if ((token == WJB_ELEM || token == WJB_VALUE) && value.type == jbvNumeric)
+		{
+			char	   *number = DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(value.val.numeric)));
+
+			CHECK_FOR_INTERRUPTS();
+			digits += strlen(number);
+			pfree(number);
+		}
+	return digits;
+}
+
+/*
+ * A jsonb of at most max_bytes bytes; NULL where it is null.  Its numbers may
+ * have half as many digits: as text a row must stay below the 1 GB that a
+ * claim's answer, and a dump, can hold.  What is small cannot have more.
+ */
+Jsonb *
+hf_arg_jsonb(FunctionCallInfo fcinfo, int argno, const char *name, int max_bytes)
+{
+	Size		size;
+	Jsonb	   *jsonb;
+
+	if (PG_ARGISNULL(argno))
+		return NULL;
+	size = toast_raw_datum_size(PG_GETARG_DATUM(argno));
+	if (size > (Size) max_bytes)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("argument \"%s\" is too large", name),
+				 errdetail("It has %zu bytes; at most %d are taken.", size, max_bytes),
+				 errhint("Store it elsewhere and give a reference.")));
+	jsonb = PG_GETARG_JSONB_P(argno);
+	if (size > 512 && hf_jsonb_digits(jsonb) > (Size) max_bytes / 2)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("argument \"%s\" is too large", name),
+				 errdetail("Its numbers have more than %d digits in all.", max_bytes / 2),
+				 errhint("Store it elsewhere and give a reference.")));
+	return jsonb;
 }
 
 /* The index of the argument among choices, a list that ends with NULL. */

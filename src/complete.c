@@ -117,11 +117,13 @@ holdfast_complete(PG_FUNCTION_ARGS)
 {
 	HfCall		call;
 	HfSettle	s;
+	Jsonb	   *result;
 	const char *outcome;
 
 	hf_settle_begin(&s, &call, fcinfo, "complete");
 	s.strict = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3);
-	outcome = hf_complete_one(&s, PG_ARGISNULL(2) ? (Datum) 0 : PG_GETARG_DATUM(2));
+	result = hf_arg_jsonb(fcinfo, 2, "result", HF_MAX_JSONB);
+	outcome = hf_complete_one(&s, result != NULL ? JsonbPGetDatum(result) : (Datum) 0);
 	hf_settle_end(&s);
 	PG_RETURN_TEXT_P(cstring_to_text(outcome));
 }

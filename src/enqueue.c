@@ -77,20 +77,6 @@ check_timeout(const HfQueue *queue, int64 timeout_ms)
 			 errhint("Lower the timeout, lengthen the queue's lease, or give the queue a heartbeat.")));
 }
 
-static Datum
-jsonb_arg(FunctionCallInfo fcinfo, int argno, const char *name)
-{
-	Size		size = toast_raw_datum_size(PG_GETARG_DATUM(argno));
-
-	if (size > HF_MAX_PAYLOAD)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("argument \"%s\" is too large", name),
-				 errdetail("It has %zu bytes; at most %d are taken.", size, HF_MAX_PAYLOAD),
-				 errhint("Store it elsewhere and enqueue a reference.")));
-	return JsonbPGetDatum(PG_GETARG_JSONB_P(argno));
-}
-
 static void
 set_times(HfCall *call, HfRow *job, FunctionCallInfo fcinfo)
 {
@@ -136,7 +122,7 @@ job_from_args(HfCall *call, FunctionCallInfo fcinfo, const HfQueue *queue)
 	int32		version = given(fcinfo, ARG_INTENT_VERSION) ?
 		hf_arg_int(fcinfo, ARG_INTENT_VERSION, "intent_version", 0, PG_INT32_MAX) : 1;
 	bool		se = given(fcinfo, ARG_SIDE_EFFECTS) ? PG_GETARG_BOOL(ARG_SIDE_EFFECTS) : queue->side_effects;
-	Datum		payload = given(fcinfo, ARG_PAYLOAD) ? jsonb_arg(fcinfo, ARG_PAYLOAD, "payload") :
+	Datum		payload = given(fcinfo, ARG_PAYLOAD) ? JsonbPGetDatum(hf_arg_jsonb(fcinfo, ARG_PAYLOAD, "payload", HF_MAX_PAYLOAD)) :
 		DirectFunctionCall1(jsonb_in, CStringGetDatum("{}"));
 
 	set_text(job, JOB_ACTION_KEY, fcinfo, ARG_ACTION_KEY, "action_key", HF_MAX_NAME, true);
@@ -179,7 +165,7 @@ job_from_args(HfCall *call, FunctionCallInfo fcinfo, const HfQueue *queue)
 		hf_set(job, JOB_CORRELATION_ID,
 			   CStringGetTextDatum(DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(key)))));
 	if (given(fcinfo, ARG_HEADERS))
-		hf_set(job, JOB_HEADERS, jsonb_arg(fcinfo, ARG_HEADERS, "headers"));
+		hf_set(job, JOB_HEADERS, JsonbPGetDatum(hf_arg_jsonb(fcinfo, ARG_HEADERS, "headers", HF_MAX_JSONB)));
 	hf_set(job, JOB_PAYLOAD, payload);
 	hf_set(job, JOB_PAYLOAD_DIGEST, PointerGetDatum(hf_payload_digest(payload)));
 	set_times(call, job, fcinfo);

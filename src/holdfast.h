@@ -167,6 +167,7 @@ hf_table_tuple_update(Relation rel, ItemPointer otid, TupleTableSlot *slot, Comm
 #define HF_MAX_TEXT			1000	/* bytes: subject, scope, correlation id, reason */
 #define HF_MAX_MESSAGE		8192	/* bytes; longer messages are cut, never refused */
 #define HF_MAX_PAYLOAD		(64 * 1024 * 1024)	/* bytes of jsonb */
+#define HF_MAX_JSONB		(16 * 1024 * 1024)	/* the same of headers, results, details, evidence */
 #define HF_MAX_QTY			1000
 #define HF_MAX_BATCH		10000
 #define HF_MAX_QUEUES		64		/* of one claim_any */
@@ -1130,6 +1131,8 @@ extern TimestampTz hf_arg_timestamp(FunctionCallInfo fcinfo, int argno, const ch
 extern int32 hf_arg_int(FunctionCallInfo fcinfo, int argno, const char *name, int32 min, int32 max);
 extern int64 hf_arg_bigint(FunctionCallInfo fcinfo, int argno, const char *name);
 extern pg_uuid_t *hf_arg_uuid(FunctionCallInfo fcinfo, int argno, const char *name);
+extern Size hf_jsonb_digits(Jsonb *jsonb);
+extern Jsonb *hf_arg_jsonb(FunctionCallInfo fcinfo, int argno, const char *name, int max_bytes);
 extern int hf_arg_choice(FunctionCallInfo fcinfo, int argno, const char *name, const char *const *choices);
 extern int64 hf_interval_ms(const Interval *value, const char *name, int64 min_ms, int64 max_ms);
 extern text *hf_cut_message(text *message);		/* at most HF_MAX_MESSAGE bytes, at a character's boundary */

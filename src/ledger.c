@@ -342,13 +342,18 @@ hf_ledger_any_unknown(HfCall *call, const HfRow *ledger)
 	return unknown;
 }
 
-/* {"charge": {"state": ..., "key": ..., "evidence": ...}, ...}, or 0 where there are none */
+/*
+ * {"charge": {"state": ..., "key": ..., "evidence": ...}, ...}, or 0 where there
+ * are none.  A claim must be able to answer it, however many there are: what
+ * is too much evidence for that is left out, and effects() has it.
+ */
 Datum
 hf_ledger_effects(HfCall *call, const HfRow *ledger)
 {
 	HfDetail	all = {0};
 	List	   *children;
 	ListCell   *lc;
+	Size		size = 0;
 
 	if (ledger == NULL)
 		return (Datum) 0;
@@ -362,7 +367,15 @@ hf_ledger_effects(HfCall *call, const HfRow *ledger)
 		hf_detail_cstring(&one, "idempotency_key",
 						  DatumGetCString(DirectFunctionCall1(uuid_out, hf_get(child, LEDGER_KEY))));
 		if (!hf_is_null(child, LEDGER_EVIDENCE))
-			hf_detail_jsonb(&one, "evidence", DatumGetJsonbP(hf_get(child, LEDGER_EVIDENCE)));
+		{
+			Jsonb	   *evidence = DatumGetJsonbP(hf_get(child, LEDGER_EVIDENCE));
+
+			size += VARSIZE(evidence) + hf_jsonb_digits(evidence);
+			if (size <= HF_MAX_JSONB)
+				hf_detail_jsonb(&one, "evidence", evidence);
+			else
+				hf_detail_bool(&one, "evidence_left_out", true);
+		}
 		hf_detail_jsonb(&all, text_to_cstring(hf_text(child, LEDGER_EFFECT)), DatumGetJsonbP(hf_detail_end(&one)));
 	}
 	hf_ledger_free(children);

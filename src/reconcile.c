@@ -362,7 +362,7 @@ holdfast_reconcile(PG_FUNCTION_ARGS)
 
 	hf_settle_begin(&s, &call, fcinfo, "reconcile");
 	found.finding = hf_arg_choice(fcinfo, 2, "finding", findings);
-	found.evidence = PG_ARGISNULL(3) ? NULL : PG_GETARG_JSONB_P(3);
+	found.evidence = hf_arg_jsonb(fcinfo, 3, "evidence", HF_MAX_JSONB);
 	found.effect = hf_arg_text(fcinfo, 4, "effect", HF_MAX_NAME, false);
 	outcome = hf_settle_find(&s, HF_FIND_SETTLE);
 	if (outcome == NULL)
@@ -489,6 +489,7 @@ holdfast_ledger_transition(PG_FUNCTION_ARGS)
 	HfSettle	s;
 	const char *to;
 	text	   *effect;
+	Jsonb	   *evidence;
 	const char *outcome;
 	const char *state = NULL;
 	bool		duplicate = false;
@@ -498,10 +499,11 @@ holdfast_ledger_transition(PG_FUNCTION_ARGS)
 	hf_settle_begin(&s, &call, fcinfo, "ledger_transition");
 	to = to_states[hf_arg_choice(fcinfo, 2, "to_state", to_states)];
 	effect = hf_arg_text(fcinfo, 3, "effect", HF_MAX_NAME, false);
+	evidence = hf_arg_jsonb(fcinfo, 4, "evidence", HF_MAX_JSONB);
 	outcome = hf_settle_find(&s, HF_FIND_SETTLE);
 	if (outcome == NULL)
 	{
-		state = transition(&s, to, effect, PG_ARGISNULL(4) ? (Datum) 0 : PG_GETARG_DATUM(4), &duplicate);
+		state = transition(&s, to, effect, evidence != NULL ? JsonbPGetDatum(evidence) : (Datum) 0, &duplicate);
 		outcome = state == NULL ? hf_settle_stale(&s, "started grants the future, and the lease is over") :
 			duplicate ? "duplicate" : "ok";
 	}

@@ -452,7 +452,7 @@ holdfast_fail(PG_FUNCTION_ARGS)
 					 errmsg("argument \"timeout_limit_ms\" must not be negative"),
 					 errhint("Give the limit that fired, in milliseconds.")));
 	}
-	report.detail = PG_ARGISNULL(9) ? NULL : PG_GETARG_JSONB_P(9);
+	report.detail = hf_arg_jsonb(fcinfo, 9, "detail", HF_MAX_JSONB);
 	return settle_failure(&s, fcinfo, &report);
 }
 
@@ -481,7 +481,7 @@ holdfast_schedule_retry(PG_FUNCTION_ARGS)
 	report.message = message_arg(fcinfo, 4);
 	if (!PG_ARGISNULL(5))
 		report.side_effect = hf_arg_choice(fcinfo, 5, "side_effect", side_effects);
-	report.detail = PG_ARGISNULL(6) ? NULL : PG_GETARG_JSONB_P(6);
+	report.detail = hf_arg_jsonb(fcinfo, 6, "detail", HF_MAX_JSONB);
 	return settle_failure(&s, fcinfo, &report);
 }
 

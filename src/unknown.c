@@ -253,7 +253,7 @@ holdfast_settle_unknown(PG_FUNCTION_ARGS)
 	const char *state;
 	Datum		values[2];
 	bool		nulls[2] = {false, false};
-	Jsonb	   *evidence = PG_ARGISNULL(2) ? NULL : PG_GETARG_JSONB_P(2);
+	Jsonb	   *evidence = hf_arg_jsonb(fcinfo, 2, "evidence", HF_MAX_JSONB);
 	text	   *reason;
 
 	hf_begin(&call, "settle_unknown", true);

@@ -203,11 +203,15 @@ corrected(HfChange *c, TriggerData *trigger, uint32 found, MemoryContext cxt)
 	const char *policy;
 	TimestampTz run_after = c->call->now + hf_watch_delay_ms(c, &policy) * 1000;
 	int			att = c->w->fields[MAP_RUN_AFTER].att;
+	Oid			type = TupleDescAttr(RelationGetDescr(trigger->tg_relation), att - 1)->atttypid;
 	Datum		value = TimestampTzGetDatum(run_after);
 	bool		isnull = false;
 	MemoryContext old;
 	HeapTuple	tuple;
 
+	/* a domain's constraints are looked at where a value becomes one of it, which is here */
+	if (getBaseType(type) != type)
+		domain_check(value, false, type, NULL, CurrentMemoryContext);
 	hf_violations_record(c, found, "corrected", run_after);
 	old = MemoryContextSwitchTo(cxt);
 	tuple = heap_modify_tuple_by_cols(trigger->tg_newtuple, RelationGetDescr(trigger->tg_relation), 1, &att, &value, &isnull);

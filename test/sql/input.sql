@@ -56,6 +56,9 @@ INSERT INTO bound VALUES
 	('rate', '1000.5', '22023'), ('rate', '1e300', '22023'), ('rate', '''-0''', '22023'),
 	('queues', '''{}''', '22023'), ('queues', '''{NULL}''', '22004'), ('queues', '''{a,NULL}''', '22004'), ('queues', 'array_fill(''a''::text, ARRAY[65])', '22023'), ('queues', '''{a,no such}''', '42704'),
 	('queues', '''{""}''', '42704'), ('queues', 'ARRAY[repeat(''x'', 201)]', '42704'), ('queues', '''{a,b}''', '42501'), ('queues', '''{b}''', '42501'),
+	('json', 'to_jsonb(repeat(''x'', 16777217))', '54000'), ('json', '(SELECT jsonb_agg(''1e131071''::jsonb) FROM generate_series(1, 65))', '54000'),
+	('json', '(SELECT jsonb_agg((''1.'' || repeat(''0'', 16383))::jsonb) FROM generate_series(1, 513))', '54000'),
+	('payload', 'to_jsonb(repeat(''x'', 67108865))', '54000'), ('payload', '(SELECT jsonb_build_object(''a'', jsonb_agg(''-1e131071''::jsonb)) FROM generate_series(1, 257))', '54000'),
 	('ids', '''{}''', '22023'), ('ids', '''{NULL}''', '22004'), ('ids', '''{{1},{2}}''', '2202E'), ('ids', '''{1,2}''', '22023'), ('ids', 'array_fill(1::bigint, ARRAY[10001])', '22023'),
 	('leases', '''{}''', '22023'), ('leases', '''{NULL}''', '22004'), ('leases', 'array_fill(gen_random_uuid(), ARRAY[2])', '22023'), ('leases', 'array_fill(gen_random_uuid(), ARRAY[1, 1])', '2202E'),
 	('jobs', '''7''', '22023'), ('jobs', '''null''', '22023'), ('jobs', '''{}''', '22023'), ('jobs', '''"a"''', '22023'), ('jobs', '''[null]''', '22023'), ('jobs', '''[[]]''', '22023'), ('jobs', '''[7]''', '22023'),
@@ -105,6 +108,7 @@ INSERT INTO bounded VALUES
 	('delay', '{gap}', '{schedule_retry,snooze}'), ('delay', '{required}', '{snooze}'), ('retry_after', '{span}', NULL), ('base_delay', '{required,span,some}', NULL), ('max_delay', '{span,some}', NULL),
 	('min_delay', '{span,some}', NULL), ('max_reset', '{span,some}', NULL), ('reconcile_delay', '{span,some}', NULL), ('jitter_window', '{span}', '{jitter_ms,define_retry_policy}'), ('cool_down', '{span,some}', NULL),
 	('retention', '{span,some}', NULL), ('ledger_retention', '{span,some}', NULL), ('run_after', '{time,near}', '{enqueue}'), ('retry_at', '{time,near}', '{fail}'), ('give_up_at', '{time}', '{enqueue}'),
+	('result', '{json}', '{complete}'), ('detail', '{json}', '{fail,schedule_retry}'), ('evidence', '{json}', '{reconcile,ledger_transition,settle_unknown}'), ('headers', '{json}', '{enqueue}'), ('payload', '{payload}', '{enqueue}'),
 	('source', '{required,name}', '{import_attempts,import_attempts_from}'), ('attempts', '{required,records}', '{import_attempts}');
 
 CREATE TEMPORARY TABLE argument AS

@@ -1,7 +1,7 @@
 \i test/setup.sql
 \i test/tools.sql
 -- The ledger: every row of its table of moves, every other move refused, and child effects.
-SELECT plan(246);
+SELECT plan(248);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 SELECT holdfast.define_retry_policy('p', '10 s', backoff_rate => 1, jitter_window => '0', min_delay => '1 s', max_attempts => 3,
@@ -368,6 +368,17 @@ SELECT is(pg_temp.state('charge'), 'pending, reconcile, ledger unknown', 'G6: it
 SELECT is(pg_temp.again('charge'), 'attempt 2, reconcile', 'and asks for itself');
 SELECT is(pg_temp.tell('charge', 'reconcile(@job, ''landed'')'), 'done', 'and ends');
 SELECT is_empty('SELECT pg_temp.doubts()', 'G6: unknown_effect has kept step to the end');
+
+-- more evidence of child effects than a claim answers
+
+SELECT pg_temp.started('laden', 'p') \g /dev/null
+SELECT pg_temp.tell('laden', format('ledger_transition(@job, ''started'', ''mail %s'', to_jsonb(repeat(''x'', 6000000)))', n)) FROM generate_series(1, 3) n \g /dev/null
+SELECT pg_temp.tell('laden', 'fail(@job, ''Boom'')') \g /dev/null
+SELECT pg_temp.at(pg_temp.clock() + '60 s') \g /dev/null
+CREATE TEMPORARY TABLE laden AS SELECT * FROM holdfast.claim('laden', 'w');
+SELECT is((SELECT string_agg(key || ' ' || CASE WHEN value ? 'evidence' THEN 'told' ELSE value ->> 'evidence_left_out' END, ', ' ORDER BY value ? 'evidence' DESC) FROM laden, jsonb_each(effects))
+	~ '^mail . told, mail . told, mail . true$', true, 'what is too much evidence for a claim is left out of it');
+SELECT is((SELECT count(*) FROM laden l, holdfast.effects(l.job_id, l.lease_id) e WHERE length(e.evidence #>> '{}') = 6000000), 3::bigint, 'and effects() has it');
 
 -- the row of an action is gone, by other hands, and an effect of it is unknown
 

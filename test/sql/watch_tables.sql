@@ -1,7 +1,7 @@
 \i test/setup.sql
 \i test/tools.sql
 -- Kinds of tables: partitioned ones, queues that write little, the presets; and who may change a watched row.
-SELECT plan(51);
+SELECT plan(53);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 CREATE SCHEMA own;
@@ -101,6 +101,17 @@ UPDATE own.flags SET busy = true, run_after = NULL WHERE id = '';
 SELECT is((SELECT count(*) FROM holdfast.attempt WHERE source = 'own.flags' AND job_id = '(null)'), 1::bigint, 'an id that is null or empty has a name');
 SELECT results_eq($$SELECT a.job_id COLLATE "default" FROM holdfast.attempt_record a WHERE a.source = 'own.flags' AND (a.job_id = '' OR a.subject = '' OR a.action_key = '' OR NOT isfinite(a.started_at))$$,
 	$$SELECT ''::text WHERE false$$, 'what the constraints of attempt_record say holds');
+
+-- mode correct writes a time of the column's type
+
+CREATE DOMAIN own.soon AS timestamptz CHECK (VALUE < '2030-01-01 00:30:00+00');
+CREATE TABLE own.bounded (id integer PRIMARY KEY, status text, attempts integer, run_after own.soon);
+SELECT holdfast.watch('own.bounded', '{"id": "id", "status": "status", "attempt_number": "attempts", "run_after": "run_after"}', 'correct') \g /dev/null
+SELECT pg_temp.at('00:10:00') \g /dev/null
+INSERT INTO own.bounded VALUES (1, 'running', 1), (2, 'running', 1);
+SELECT is(pg_temp.refusal($$UPDATE own.bounded SET status = 'pending' WHERE id = 1$$), 'accepted', 'a delay that the domain takes');
+SELECT pg_temp.at('00:29:59.9') \g /dev/null
+SELECT is(pg_temp.refusal($$UPDATE own.bounded SET status = 'pending' WHERE id = 2$$), '23514', 'a domain''s constraint is not passed by');
 
 -- an operator puts rows back
 
