@@ -46,7 +46,7 @@ COMMENT ON FUNCTION holdfast.watch_problem(oid) IS 'internal: what is wrong with
 CREATE FUNCTION holdfast.watch_redriven(relation oid, id text) RETURNS void
 LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'holdfast_watch_redriven';
 COMMENT ON FUNCTION holdfast.watch_redriven(oid, text) IS
-	'internal: an operator is about to put the row back, which then is no violation; 42704 where the table is not watched';
+	'an operator is about to put the row back, which then is no violation; 42704 where the table is not watched; for the owner';
 
 -- Its triggers say which table a watch is on: they follow it through a renaming, a dump and a restore.
 CREATE VIEW holdfast.watch_relation AS

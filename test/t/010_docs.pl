@@ -83,6 +83,18 @@ for my $page (sort keys %pages)
 	}
 }
 
+# Whatever the extension has, the reference names.
+{
+	my $reference = slurp_file('docs/reference.md');
+	my @names = split /\n/, $node->safe_psql('docs_reference_md', q(LOAD 'holdfast';
+		SELECT DISTINCT p.proname FROM pg_proc p WHERE p.pronamespace = 'holdfast'::regnamespace
+		UNION SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'holdfast'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND NOT c.relispartition
+		UNION SELECT a.attname FROM pg_attribute a WHERE a.attrelid IN ('holdfast.attempt'::regclass, 'holdfast.execution_context'::regclass, 'holdfast.retry_decision'::regclass, 'holdfast.violation'::regclass) AND a.attnum > 0
+		UNION SELECT s.name FROM pg_settings s WHERE s.name LIKE 'holdfast.%'));
+	cmp_ok(scalar(@names), '>', 200, 'names of functions, tables, views, columns and settings');
+	is(join(' ', grep { $reference !~ /(?<![\w.])\Q$_\E(?!\w)/ } @names), '', '... all of which docs/reference.md has');
+}
+
 # Tests that a page names are there, and every failure mode names one, or the limit.
 my %tests = map { (m{([^/]+)$})[0] => 1 } glob('test/sql/*.sql test/specs/*.spec test/t/*.pl');
 $tests{"soak/$_"} = 1 for map { (m{([^/]+)$})[0] } glob('test/soak/*');
