@@ -21,6 +21,7 @@
 #include "access/detoast.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
+#include "commands/extension.h"
 #include "commands/sequence.h"
 #include "miscadmin.h"
 #include "partitioning/partbounds.h"
@@ -494,6 +495,8 @@ write_refusals(void)
 	bool		read_only = XactReadOnly;
 
 	refusals = NIL;
+	if (!OidIsValid(get_extension_oid("holdfast", true)))
+		return;					/* dropped in this very transaction */
 	XactReadOnly = false;		/* they were made before the rest was declared so */
 	PushActiveSnapshot(GetTransactionSnapshot());
 	hf_begin(&call, "refusal", true);
