@@ -76,12 +76,12 @@ hf_front_read(HfCall *call, HfSlot *slot)
 	row = hf_row_for(hf_open(call, HF_CLAIM_FRONT));
 	if (find_front(row, slot) && hf_time(row, FRONT_CLOCK) <= call->now)
 	{
-		slot->hint.run_after = hf_time(row, FRONT_RUN_AFTER);
-		slot->hint.job_id = hf_int64(row, FRONT_JOB_ID);
+		HfTurn		hint = {hf_time(row, FRONT_RUN_AFTER), hf_int64(row, FRONT_JOB_ID)};
+
+		hf_slot_move(slot, hint, hf_time(row, FRONT_CLOCK));	/* it may be this transaction's, which rolls back */
 		slot->least_running.run_after = hf_time(row, FRONT_RUNNING_RUN_AFTER);
 		slot->least_running.job_id = hf_int64(row, FRONT_RUNNING_JOB_ID);
 		slot->least_lease_end = hf_time(row, FRONT_LEASE_END);
-		slot->clock = hf_time(row, FRONT_CLOCK);
 	}
 	hf_row_free(row);
 }

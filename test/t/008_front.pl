@@ -47,6 +47,14 @@ is(sql(q(
 is(fronts(), '0', 'nobody has walked far yet');
 sql(q(BEGIN; SELECT FROM holdfast.claim('mail', 'w'); ROLLBACK));
 is(fronts(), '0', 'a claim that rolls back leaves no front');
+# ANALYZE has a backend forget its hints, and next_wakeup() read the front that its own transaction has left.
+my $own = $node->background_psql('postgres');
+$own->query_safe(q(BEGIN; SELECT subject FROM holdfast.claim('mail', 'w', 2)));
+sql('ANALYZE holdfast.job');
+$own->query_safe(q(SELECT holdfast.next_wakeup('mail'); ROLLBACK));
+is($own->query_safe(q(BEGIN; SELECT subject FROM holdfast.claim('mail', 'w'))), 'job-3002', 'G9: nor does its own backend go by it after a rollback');
+$own->query_safe('ROLLBACK');
+$own->quit;
 
 my $walked = buffers();
 is(fronts(), '1', 'a claim that has walked far leaves its hint');
