@@ -275,6 +275,17 @@ super('ALTER TABLE public.own_queue OWNER TO accomplice; ALTER TABLE public.own_
 	is(super(q(SELECT count(*) FROM pg_trigger WHERE tgrelid = 'public.own_queue'::regclass AND tgenabled = 'A')), '3', '... which are on again');
 	(undef, undef, $err) = as('accomplice', 'DROP TRIGGER holdfast_watch ON public.own_queue', 'DROP TRIGGER zzz_holdfast_watch ON public.own_queue');
 	like($err, qr/ERROR:\s+42501: DROP TRIGGER is refused on/, '... who cannot end the watch');
+	as('accomplice', q(CREATE FUNCTION public.theirs() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'));
+	for my $sql ('ALTER TRIGGER holdfast_watch ON public.own_queue RENAME TO other', 'ALTER TRIGGER holdfast_watch_truncate ON public.own_queue RENAME TO other', 'DROP TRIGGER holdfast_watch_truncate ON public.own_queue',
+		'ALTER TRIGGER zzz_holdfast_watch ON public.own_queue DEPENDS ON EXTENSION plpgsql', 'CREATE OR REPLACE TRIGGER holdfast_watch AFTER INSERT ON public.own_queue FOR EACH ROW EXECUTE FUNCTION public.theirs()',
+		'CREATE OR REPLACE TRIGGER zzz_holdfast_watch BEFORE UPDATE ON public.own_queue FOR EACH ROW EXECUTE FUNCTION public.theirs()')
+	{
+		(undef, undef, $err) = as('accomplice', $sql);
+		like($err, qr/ERROR:\s+42501: \S.* is refused on/, "... also not by $sql");
+	}
+	(undef, undef, $err) = as('accomplice', q(CREATE TRIGGER theirs AFTER INSERT ON public.own_queue FOR EACH ROW EXECUTE FUNCTION public.theirs(); ALTER TRIGGER theirs ON public.own_queue RENAME TO theirs_2;
+		CREATE OR REPLACE TRIGGER theirs_2 AFTER INSERT ON public.own_queue FOR EACH ROW WHEN (false) EXECUTE FUNCTION public.theirs(); DROP TRIGGER theirs_2 ON public.own_queue));
+	is($err, '', '... and whose own triggers are his');
 }
 # What changes its rows past the triggers is on record, and refused where the watch enforces; so is a child table, whose rows it does not see.
 super('CREATE TABLE public.plain (id bigint, status text, attempts integer, run_after timestamptz); ALTER TABLE public.plain OWNER TO evidence_owner');
