@@ -349,8 +349,7 @@ calls_others(Node *node, void *context)
 	if (node == NULL)
 		return false;
 	/* a domain's constraints, and what a composite type is made of, come with the type, also later */
-	if ((IsA(node, RelabelType) && ((RelabelType *) node)->resulttype >= FirstNormalObjectId) ||
-		(IsA(node, CoerceToDomain) && ((CoerceToDomain *) node)->resulttype >= FirstNormalObjectId) ||
+	if ((IsA(node, CoerceToDomain) && ((CoerceToDomain *) node)->resulttype >= FirstNormalObjectId) ||
 		(IsA(node, CoerceViaIO) && ((CoerceViaIO *) node)->resulttype >= FirstNormalObjectId) ||
 		(IsA(node, FuncExpr) && ((FuncExpr *) node)->funcresulttype >= FirstNormalObjectId) ||
 		(IsA(node, Const) && ((Const *) node)->consttype >= FirstNormalObjectId))
@@ -365,12 +364,22 @@ calls_others(Node *node, void *context)
 bool
 hf_ddl_index_calls_others(Oid indexid)
 {
-	Relation	index = relation_open(indexid, AccessShareLock);
-	bool		found = index->rd_rel->relkind == RELKIND_INDEX &&
-		(calls_others((Node *) RelationGetIndexExpressions(index), NULL) ||
-		 calls_others((Node *) RelationGetIndexPredicate(index), NULL));
+	static const AttrNumber attributes[] = {Anum_pg_index_indexprs, Anum_pg_index_indpred};
+	HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(indexid));
+	bool		found = false;
 
-	relation_close(index, AccessShareLock);
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	for (int i = 0; i < lengthof(attributes); i++)
+	{
+		/* as it is stored: simplified, a domain without constraints is not to be seen */
+		bool		null;
+		Datum		expr = SysCacheGetAttr(INDEXRELID, tuple, attributes[i], &null);
+
+		if (!null && calls_others(stringToNode(TextDatumGetCString(expr)), NULL))
+			found = true;
+	}
+	ReleaseSysCache(tuple);
 	return found;
 }
 
