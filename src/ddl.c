@@ -168,8 +168,9 @@ refuse_always(HfDdl *d, const char *identity, const char *why)
 }
 
 /*
- * A function, view or the like of the extension: upgrade scripts change it,
- * or a superuser, since what the extension does itself rests on it.
+ * A function, view or the like of the extension, or a function entered into
+ * its schema: upgrade scripts change it, or a superuser, since what the
+ * extension does itself rests on it.
  */
 static void
 refuse_member(HfDdl *d, const char *identity)
@@ -180,7 +181,7 @@ refuse_member(HfDdl *d, const char *identity)
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 			 errmsg("%s is refused on \"%s\"", d->tag, identity),
-			 errdetail("It belongs to extension holdfast, and what maintain() and the guards do rests on it."),
+			 errdetail("It belongs to extension holdfast, or could be taken for what does, and what maintain() and the guards do rests on it."),
 			 errhint("ALTER EXTENSION holdfast UPDATE changes it, or a superuser does.")));
 }
 
@@ -411,7 +412,8 @@ command_on(HfDdl *d, HfDdlTarget *t)
 			return;
 		if (t->objid == d->ns && IsA(stmt, RenameStmt))
 			refuse_always(d, t->identity, "The library looks for its tables in schema holdfast.");
-		if (t->objid == d->extension || getExtensionOfObject(t->classid, t->objid) == d->extension)
+		if (t->objid == d->extension || getExtensionOfObject(t->classid, t->objid) == d->extension ||
+			t->classid == ProcedureRelationId)	/* a function may be taken for one of ours, by its name */
 			refuse_member(d, t->identity);
 		refuse_if_enforced(d, t->identity);
 		record(d, t->type, t->identity, NULL);

@@ -23,6 +23,7 @@
 #include "catalog/pg_constraint.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_policy.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_rewrite.h"
 #include "catalog/pg_trigger.h"
 #include "commands/event_trigger.h"
@@ -322,17 +323,38 @@ all_steps(AlterTableStmt *stmt, HfDdl *d, Oid relid, bool (*test) (AlterTableCmd
 	return true;
 }
 
+/*
+ * A function of somebody's; of a default, where "context" is set, also one of
+ * PostgreSQL's own that is not immutable, since some run a query that they are
+ * given: but for those that a column may well begin with.
+ */
 static bool
 is_of_others(Oid function, void *context)
 {
-	return function >= FirstNormalObjectId;
+	static const Oid harmless[] = {F_NEXTVAL, F_NOW, F_TRANSACTION_TIMESTAMP, F_STATEMENT_TIMESTAMP, F_CLOCK_TIMESTAMP, F_GEN_RANDOM_UUID};
+
+	if (function >= FirstNormalObjectId)
+		return true;
+	if (context == NULL || func_volatile(function) == PROVOLATILE_IMMUTABLE)
+		return false;
+	for (int i = 0; i < lengthof(harmless); i++)
+		if (function == harmless[i])
+			return false;
+	return true;
 }
 
 static bool
 calls_others(Node *node, void *context)
 {
-	return node != NULL &&
-		(check_functions_in_node(node, is_of_others, NULL) || expression_tree_walker(node, calls_others, context));
+	if (node == NULL)
+		return false;
+	/* a domain's constraints, and what a composite type is made of, come with the type, also later */
+	if ((IsA(node, CoerceToDomain) && ((CoerceToDomain *) node)->resulttype >= FirstNormalObjectId) ||
+		(IsA(node, CoerceViaIO) && ((CoerceViaIO *) node)->resulttype >= FirstNormalObjectId) ||
+		(IsA(node, FuncExpr) && ((FuncExpr *) node)->funcresulttype >= FirstNormalObjectId) ||
+		(IsA(node, Const) && ((Const *) node)->consttype >= FirstNormalObjectId))
+		return true;
+	return check_functions_in_node(node, is_of_others, context) || expression_tree_walker(node, calls_others, context);
 }
 
 /*
@@ -342,12 +364,22 @@ calls_others(Node *node, void *context)
 bool
 hf_ddl_index_calls_others(Oid indexid)
 {
-	Relation	index = relation_open(indexid, AccessShareLock);
-	bool		found = index->rd_rel->relkind == RELKIND_INDEX &&
-		(calls_others((Node *) RelationGetIndexExpressions(index), NULL) ||
-		 calls_others((Node *) RelationGetIndexPredicate(index), NULL));
+	static const AttrNumber attributes[] = {Anum_pg_index_indexprs, Anum_pg_index_indpred};
+	HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(indexid));
+	bool		found = false;
 
-	relation_close(index, AccessShareLock);
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	for (int i = 0; i < lengthof(attributes); i++)
+	{
+		/* as it is stored: simplified, a domain without constraints is not to be seen */
+		bool		null;
+		Datum		expr = SysCacheGetAttr(INDEXRELID, tuple, attributes[i], &null);
+
+		if (!null && calls_others(stringToNode(TextDatumGetCString(expr)), NULL))
+			found = true;
+	}
+	ReleaseSysCache(tuple);
 	return found;
 }
 
@@ -356,6 +388,7 @@ bool
 hf_ddl_columns_of_others(Relation rel)
 {
 	TupleDesc	desc = RelationGetDescr(rel);
+	bool		as_default = true;
 
 	if (rel->rd_rel->relkind != RELKIND_RELATION && rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
 		return false;
@@ -363,7 +396,7 @@ hf_ddl_columns_of_others(Relation rel)
 		if (!TupleDescAttr(desc, i)->attisdropped && TupleDescAttr(desc, i)->atttypid >= FirstNormalObjectId)
 			return true;
 	for (int i = 0; desc->constr != NULL && i < desc->constr->num_defval; i++)
-		if (calls_others(stringToNode(desc->constr->defval[i].adbin), NULL))
+		if (calls_others(stringToNode(desc->constr->defval[i].adbin), &as_default))
 			return true;
 	return false;
 }

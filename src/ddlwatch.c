@@ -58,7 +58,7 @@ makes_partition(Node *stmt)
 	return IsA(stmt, CreateStmt) && ((CreateStmt *) stmt)->partbound != NULL;
 }
 
-/* CREATE TRIGGER of one that calls a function of ours. */
+/* Whether the trigger that the command is about calls a function of ours. */
 static bool
 calls_us(HfDdl *d, const HfDdlTarget *t, Relation rel)
 {
@@ -66,6 +66,34 @@ calls_us(HfDdl *d, const HfDdlTarget *t, Relation rel)
 		if (rel->trigdesc->triggers[i].tgoid == t->objid)
 			return getExtensionOfObject(ProcedureRelationId, rel->trigdesc->triggers[i].tgfoid) == d->extension;
 	return false;
+}
+
+/*
+ * A watch's triggers are known by their names, by whoever drops them and by
+ * unwatch(): one that has another, goes with an extension of others, or calls
+ * another function, would be gone unseen.
+ */
+static void
+check_trigger(HfDdl *d, const HfDdlTarget *t, Relation rel)
+{
+	static const char *const names[] = {"holdfast_watch", "zzz_holdfast_watch", "holdfast_watch_truncate"};
+	Node	   *stmt = d->event->parsetree;
+
+	if (IsA(stmt, CreateTrigStmt) && calls_us(d, t, rel))
+	{
+		if (!has_privs_of_role(GetUserId(), hf_ddl_owner_of(hf_ddl_ours(d, "queue"))))
+			hf_ddl_refuse_trigger(d, t->identity);
+	}
+	else if (hf_ddl_is_permitted())
+		return;
+	else if (IsA(stmt, CreateTrigStmt) && ((CreateTrigStmt *) stmt)->replace)
+	{
+		for (int i = 0; i < lengthof(names); i++)
+			if (strcmp(((CreateTrigStmt *) stmt)->trigname, names[i]) == 0)
+				hf_ddl_refuse_unpermitted(d, t->identity, "A trigger of that name is a watch's.");
+	}
+	else if ((IsA(stmt, RenameStmt) || IsA(stmt, AlterObjectDependsStmt)) && calls_us(d, t, rel))
+		hf_ddl_refuse_unpermitted(d, t->identity, "The triggers of a watch are known by their names, and go with nothing else.");
 }
 
 /* How many tables have the trigger of a watch. */
@@ -194,12 +222,15 @@ hf_ddl_watched_changed(HfDdl *d, const HfDdlTarget *t)
 	HfWatch    *watch = NULL;
 	bool		enforce;
 	bool		rewrites = false;
+	bool		made = false;	/* a trigger of ours, by its owner */
 	char	   *note;
 	char	   *problem;
 
-	if (IsA(stmt, CreateTrigStmt) && t->classid == TriggerRelationId && rel != NULL && calls_us(d, t, rel) &&
-		!has_privs_of_role(GetUserId(), hf_ddl_owner_of(hf_ddl_ours(d, "queue"))))
-		hf_ddl_refuse_trigger(d, t->identity);
+	if (t->classid == TriggerRelationId && rel != NULL)
+	{
+		check_trigger(d, t, rel);
+		made = IsA(stmt, CreateTrigStmt) && calls_us(d, t, rel);
+	}
 	if (rel != NULL && rel->trigdesc != NULL && rel->rd_rel->relkind != RELKIND_VIEW)
 		watch_id = hf_watch_id_of(rel);
 	if (watch_id != 0)
@@ -213,7 +244,7 @@ hf_ddl_watched_changed(HfDdl *d, const HfDdlTarget *t)
 	if (puts_triggers_there(stmt))
 	{
 		/* watch(), or a restore, which has not come to the others yet */
-		problem = IsA(stmt, CreateTrigStmt) ? wrong_trigger(t->relid, watch_id) : NULL;
+		problem = made ? wrong_trigger(t->relid, watch_id) : NULL;
 		if (problem != NULL && enforce && !hf_ddl_is_permitted())
 			hf_ddl_refuse_unpermitted(d, t->identity, psprintf("It would stop the watch, whose mode is enforce: %s.", problem));
 		if (problem != NULL)

@@ -307,7 +307,7 @@ holdfast_watch_truncated(PG_FUNCTION_ARGS)
 
 /* ---------------------------------------------------------------- for the event trigger, verify() and operators */
 
-static const char *const functions[] = {"watch_row", "watch_before"};
+static const char *const functions[] = {"watch_row", "watch_before", "watch_truncated"};
 
 /* Our trigger of that function on the table, or NULL; a copy, since reading the catalogs may build the table's entry anew. */
 static Trigger *
@@ -391,10 +391,13 @@ hf_watch_recheck(Oid relid)
 			problem = psprintf("table \"%s\" has child tables, whose rows are not seen", RelationGetRelationName(rel));
 		else
 			problem = hf_watch_misshapen(rel);
-		for (int f = 0; w != NULL && problem == NULL && f < (w->mode == HF_OBSERVE ? 1 : 2); f++)
+		for (int f = 0; w != NULL && problem == NULL && f < lengthof(functions); f++)
 		{
 			Trigger    *trigger = find_trigger(rel, functions[f]);
 
+			/* a partition is emptied with its own, which whoever makes it may not be able to give it */
+			if (f == 1 ? w->mode == HF_OBSERVE : f == 2 && rel->rd_rel->relispartition)
+				continue;
 			if (trigger == NULL)
 				problem = psprintf("trigger %s is missing on table \"%s\"", functions[f], RelationGetRelationName(rel));
 			else if (trigger->tgenabled != TRIGGER_FIRES_ALWAYS)

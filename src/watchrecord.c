@@ -360,7 +360,7 @@ hf_change_number(const HfChange *c, bool *counted_at_claim)
 		(c->old == NULL && c->last == NULL && number > 0))
 		return number;
 	*counted_at_claim = false;
-	return number + 1;
+	return hf_next_attempt(number);
 }
 
 /* The number of an attempt whose beginning was not seen. */

@@ -327,7 +327,7 @@ hf_watch_int(HfWatch *w, HfMapKey key, TupleTableSlot *slot, int32 *value)
 		return false;
 	number = w->fields[key].type == INT2OID ? DatumGetInt16(datum) :
 		w->fields[key].type == INT4OID ? DatumGetInt32(datum) : DatumGetInt64(datum);
-	*value = (int32) Min(Max(number, PG_INT32_MIN), PG_INT32_MAX);
+	*value = (int32) Min(Max(number, 0), PG_INT32_MAX);	/* both are counts */
 	return true;
 }
 

@@ -17,6 +17,7 @@ DECLARE
 	x0			CONSTANT float8 := 190;		-- of the time axis, in user units; labels are left of it
 	x1			CONSTANT float8 := 1180;
 	lane		CONSTANT integer := 26;		-- height of a lane
+	latest		CONSTANT timestamptz := '270000-01-01 00:00:00+00';	-- on the axis, so that it can be reckoned with
 	begins		timestamptz;
 	ends		timestamptz;
 	per_second	float8;
@@ -44,6 +45,8 @@ BEGIN
 		WHERE a.subject = report_html.subject AND (report_html.action_key IS NULL OR a.action_key = report_html.action_key)
 		  AND (report_html.since IS NULL OR a.started_at >= report_html.since) AND (report_html.until IS NULL OR a.started_at < report_html.until);
 	nworkers := coalesce(cardinality(workers), 0);
+	begins := CASE WHEN begins > latest THEN latest ELSE begins END;
+	ends := CASE WHEN ends > latest THEN latest ELSE ends END;
 	ends := greatest(ends + (ends - begins) * 0.03, begins + interval '10 ms');
 	per_second := (x1 - x0) / extract(epoch FROM ends - begins);
 

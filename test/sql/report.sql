@@ -1,7 +1,7 @@
 \i test/setup.sql
 \i test/tools.sql
 -- The page about a subject: well-formed, self-contained, and nothing that a user wrote is markup.
-SELECT plan(28);
+SELECT plan(29);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 CREATE FUNCTION pg_temp.page(call text) RETURNS xml LANGUAGE plpgsql AS $$
@@ -78,6 +78,10 @@ SELECT is((SELECT bool_and(x >= 190 AND x + w <= 1190) FROM page, xmltable('//re
 SELECT is(pg_temp.count(page, '//table[@class = "lines"]/tr') - 1, (SELECT count(*)::integer FROM holdfast.timeline(:'evil')), 'and below it every line of the timeline') FROM page;
 
 -- G13
+
+SELECT FROM holdfast.import_attempts('edge', '[{"job_id": "1", "subject": "edge", "action_key": "a", "started_at": "4713-01-01T00:00:00Z BC", "finished_at": "294276-12-31T23:59:59.999999Z"},
+	{"job_id": "1", "subject": "edge", "action_key": "a", "started_at": "294276-12-31T23:59:59.999999Z", "next_not_before": "294276-12-31T23:59:59.999999Z"}]') \g /dev/null
+SELECT is(pg_temp.count(xmlparse(DOCUMENT holdfast.report_html('edge')), '//rect[contains(@class, "bar ")]'), 2, 'attempts from where times begin to where they end');
 
 CREATE ROLE regress_holdfast_reader;
 SELECT holdfast.create_queue('other'), holdfast.grant_queue('other', 'regress_holdfast_reader', 'reader') \g /dev/null

@@ -1,7 +1,7 @@
 \i test/setup.sql
 \i test/tools.sql
 -- Kinds of tables: partitioned ones, queues that write little, the presets; and who may change a watched row.
-SELECT plan(53);
+SELECT plan(55);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 CREATE SCHEMA own;
@@ -112,6 +112,17 @@ INSERT INTO own.bounded VALUES (1, 'running', 1), (2, 'running', 1);
 SELECT is(pg_temp.refusal($$UPDATE own.bounded SET status = 'pending' WHERE id = 1$$), 'accepted', 'a delay that the domain takes');
 SELECT pg_temp.at('00:29:59.9') \g /dev/null
 SELECT is(pg_temp.refusal($$UPDATE own.bounded SET status = 'pending' WHERE id = 2$$), '23514', 'a domain''s constraint is not passed by');
+
+-- counts that are none, or have no room
+
+CREATE TABLE own.counts (id integer PRIMARY KEY, status text DEFAULT 'pending', attempts bigint, most bigint);
+SELECT holdfast.watch('own.counts', '{"id": "id", "status": "status", "attempt_number": "attempts", "max_attempts": "most"}') \g /dev/null
+INSERT INTO own.counts VALUES (1, DEFAULT, 9223372036854775807, 9223372036854775807), (2, DEFAULT, 2147483647, -9223372036854775808), (3, DEFAULT, -9223372036854775808, 0), (4, DEFAULT, -1, -1);
+UPDATE own.counts SET status = 'running';
+UPDATE own.counts SET status = 'failed';
+SELECT results_eq($$SELECT job_id COLLATE "default", attempt_number, failures, max_attempts FROM holdfast.attempt WHERE source = 'own.counts' ORDER BY 1$$,
+	$$VALUES ('1', 2147483647, 2147483647, 2147483647), ('2', 2147483647, 2147483647, 0), ('3', 1, 1, 0), ('4', 1, 1, 0)$$, 'are kept as the nearest that is one');
+SELECT lives_ok($$CREATE TEMPORARY TABLE stops AS SELECT * FROM holdfast.stop_reason$$, 'and the views can count with them');
 
 -- an operator puts rows back
 

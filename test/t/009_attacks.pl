@@ -154,6 +154,11 @@ my @attacks = (
 	[ '55000', q(CREATE FUNCTION public.evil(bigint) RETURNS bigint IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN 1; END'; ALTER TABLE holdfast.event_overflow ADD COLUMN g bigint GENERATED ALWAYS AS (public.evil(job_id)) STORED) ],
 	[ '55000', q(CREATE FUNCTION public.evil() RETURNS bigint LANGUAGE plpgsql AS 'BEGIN RETURN 1; END'; ALTER TABLE holdfast.upkeep ADD COLUMN evil bigint DEFAULT public.evil()) ],
 	[ '55000', q(CREATE DOMAIN public.evil AS bigint CHECK (VALUE > 0); ALTER TABLE holdfast.upkeep ADD COLUMN evil public.evil) ],
+	[ '55000', q(CREATE FUNCTION public.evil(text) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN DELETE FROM holdfast.finding; RETURN true; END'; CREATE DOMAIN public.evil AS text CHECK (public.evil(VALUE)); CREATE INDEX evil ON holdfast.upkeep ((name::public.evil))) ],
+	[ '55000', q(CREATE DOMAIN public.evil AS text; CREATE INDEX evil ON holdfast.upkeep (name) WHERE name::public.evil <> 'x') ],
+	[ '55000', q(ALTER TABLE holdfast.upkeep ADD COLUMN evil text DEFAULT pg_catalog.query_to_xml('SELECT public.evil()', true, true, '')::text) ],
+	[ '55000', q(CREATE TYPE public.evil AS (a integer); ALTER TABLE holdfast.upkeep ADD COLUMN evil text DEFAULT pg_catalog.jsonb_populate_record(NULL::public.evil, '{"a": 1}')::text) ],
+	[ 'recorded', 'ALTER TABLE holdfast.upkeep ADD COLUMN noted timestamptz DEFAULT now(), ADD COLUMN who text DEFAULT current_user' ],
 	[ 'recorded', "CREATE TABLE holdfast.event_20400101 PARTITION OF holdfast.event FOR VALUES FROM ('2040-01-01 00:00:00+00') TO ('2040-01-02 00:00:00+00')" ],
 	[ '42501', q(CREATE OR REPLACE FUNCTION holdfast.do_maintain() RETURNS SETOF holdfast.maintain_result LANGUAGE sql AS 'DELETE FROM holdfast.event; SELECT NULL::holdfast.maintain_result') ],
 	[ 'recorded', q(INSERT INTO holdfast.attempt_record SELECT * FROM holdfast.attempt_record) ],
@@ -161,7 +166,11 @@ my @attacks = (
 	[ '42501', 'ALTER TYPE holdfast.maintain_result ADD ATTRIBUTE more integer' ],
 	[ '42501', 'ALTER VIEW holdfast.guarded RENAME TO unguarded' ],
 	[ '42501', 'CREATE OR REPLACE VIEW holdfast.guarded AS SELECT table_name, rule, trigger_name, events, level FROM (VALUES (\'\'::text, \'\'::text, \'\'::text, \'\'::text, \'\'::text)) AS v (table_name, rule, trigger_name, events, level)' ],
-	[ 'recorded', 'CREATE FUNCTION holdfast.complete(text) RETURNS text LANGUAGE sql AS \'SELECT $1\'' ],
+	[ '42501', 'CREATE FUNCTION holdfast.complete(text) RETURNS text LANGUAGE sql AS \'SELECT $1\'' ],
+	[ '42501', 'CREATE FUNCTION holdfast.watch_check(regclass, jsonb, text) RETURNS void LANGUAGE sql AS \'DELETE FROM holdfast.finding\'; CREATE TABLE public.bait (id integer, status text); SELECT holdfast.watch(\'public.bait\', \'{"id": "id", "status": "status"}\')' ],
+	[ '42501', 'CREATE FUNCTION public.purge_ledger() RETURNS bigint LANGUAGE sql AS \'SELECT 1\'; ALTER FUNCTION public.purge_ledger() SET SCHEMA holdfast' ],
+	[ '42501', 'CREATE PROCEDURE holdfast.fold_hours(text) LANGUAGE sql AS \'DELETE FROM holdfast.event\'' ],
+	[ '42501', 'CREATE AGGREGATE holdfast.clock(text) (SFUNC = pg_catalog.textcat, STYPE = text)' ],
 	[ 'recorded', 'CREATE DOMAIN holdfast.text AS pg_catalog.text' ],
 	[ 'recorded', 'CREATE OPERATOR holdfast.= (LEFTARG = bigint, RIGHTARG = bigint, FUNCTION = pg_catalog.int8ne)' ],
 	[ 'recorded', 'CREATE VIEW holdfast.spy AS SELECT * FROM holdfast.job' ],
@@ -275,6 +284,17 @@ super('ALTER TABLE public.own_queue OWNER TO accomplice; ALTER TABLE public.own_
 	is(super(q(SELECT count(*) FROM pg_trigger WHERE tgrelid = 'public.own_queue'::regclass AND tgenabled = 'A')), '3', '... which are on again');
 	(undef, undef, $err) = as('accomplice', 'DROP TRIGGER holdfast_watch ON public.own_queue', 'DROP TRIGGER zzz_holdfast_watch ON public.own_queue');
 	like($err, qr/ERROR:\s+42501: DROP TRIGGER is refused on/, '... who cannot end the watch');
+	as('accomplice', q(CREATE FUNCTION public.theirs() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'));
+	for my $sql ('ALTER TRIGGER holdfast_watch ON public.own_queue RENAME TO other', 'ALTER TRIGGER holdfast_watch_truncate ON public.own_queue RENAME TO other', 'DROP TRIGGER holdfast_watch_truncate ON public.own_queue',
+		'ALTER TRIGGER zzz_holdfast_watch ON public.own_queue DEPENDS ON EXTENSION plpgsql', 'CREATE OR REPLACE TRIGGER holdfast_watch AFTER INSERT ON public.own_queue FOR EACH ROW EXECUTE FUNCTION public.theirs()',
+		'CREATE OR REPLACE TRIGGER zzz_holdfast_watch BEFORE UPDATE ON public.own_queue FOR EACH ROW EXECUTE FUNCTION public.theirs()')
+	{
+		(undef, undef, $err) = as('accomplice', $sql);
+		like($err, qr/ERROR:\s+42501: \S.* is refused on/, "... also not by $sql");
+	}
+	(undef, undef, $err) = as('accomplice', q(CREATE TRIGGER theirs AFTER INSERT ON public.own_queue FOR EACH ROW EXECUTE FUNCTION public.theirs(); ALTER TRIGGER theirs ON public.own_queue RENAME TO theirs_2;
+		CREATE OR REPLACE TRIGGER theirs_2 AFTER INSERT ON public.own_queue FOR EACH ROW WHEN (false) EXECUTE FUNCTION public.theirs(); DROP TRIGGER theirs_2 ON public.own_queue));
+	is($err, '', '... and whose own triggers are his');
 }
 # What changes its rows past the triggers is on record, and refused where the watch enforces; so is a child table, whose rows it does not see.
 super('CREATE TABLE public.plain (id bigint, status text, attempts integer, run_after timestamptz); ALTER TABLE public.plain OWNER TO evidence_owner');
