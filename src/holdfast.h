@@ -1124,6 +1124,7 @@ extern int32 hf_arg_int(FunctionCallInfo fcinfo, int argno, const char *name, in
 extern int64 hf_arg_bigint(FunctionCallInfo fcinfo, int argno, const char *name);
 extern pg_uuid_t *hf_arg_uuid(FunctionCallInfo fcinfo, int argno, const char *name);
 extern int hf_arg_choice(FunctionCallInfo fcinfo, int argno, const char *name, const char *const *choices);
+extern int64 hf_stored_ms(Datum interval, int64 min_ms);
 extern int64 hf_interval_ms(const Interval *value, const char *name, int64 min_ms, int64 max_ms);
 extern text *hf_cut_message(text *message);		/* at most HF_MAX_MESSAGE bytes, at a character's boundary */
 

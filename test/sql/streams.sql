@@ -1,7 +1,7 @@
 \i test/setup.sql
 \i test/tools.sql
 -- Streams: the breaker counts jobs that ended, parks what waits, and ends nothing early.
-SELECT plan(120);
+SELECT plan(123);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 SELECT holdfast.define_retry_policy('p', '10 s', backoff_rate => 1, jitter_window => '0', min_delay => '1 s', max_attempts => 3,
@@ -277,6 +277,14 @@ SELECT is_empty($$SELECT * FROM holdfast.claim('left', 'w')$$, 'a job parked by 
 SELECT pg_temp.later('11 s') \g /dev/null
 SELECT count(*) FROM holdfast.maintain() \g /dev/null
 SELECT is((SELECT status FROM pg_temp.job WHERE subject = 'l2'), 'pending', 'G4: time parked by a stream cannot end a job early, not by maintain() either');
+
+-- whatever was stored by hand, what ends a job is settled
+
+SELECT holdfast.create_queue('by hand', retry_policy => 'p', side_effects => false), holdfast.define_stream('by hand', 's', 1) \g /dev/null
+UPDATE holdfast.stream SET cool_down = '1 mon 1 day' WHERE key = 's' AND queue = (SELECT queue_id FROM holdfast.queue WHERE queue_name = 'by hand');
+SELECT is(pg_temp.run('s', 'h1', NULL, 'by hand'), 'h1', 'a stream whose cool-down is no duration');
+SELECT is(pg_temp.fails('h1'), 'dead', 'G4: what opens it is no error');
+SELECT is((SELECT cool_down_ends - opened_at FROM holdfast.stream s WHERE s.key = 's' AND s.cool_down = '1 mon 1 day'), '31 days'::interval, 'a month is taken for 30 days');
 
 SELECT * FROM finish();
 ROLLBACK;
