@@ -15,6 +15,8 @@
  */
 #include "holdfast.h"
 
+#include <math.h>
+
 #include "access/detoast.h"
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
@@ -94,6 +96,18 @@ hf_interval_ms(const Interval *value, const char *name, int64 min_ms, int64 max_
 				 errdetail("The value given is %s.", interval_text(value)),
 				 errhint("Durations are counted in whole milliseconds, and a day as 24 hours.")));
 	return ms;
+}
+
+/* A duration that is stored, of at least min_ms and at most ten years: moved into bounds rather than refused. */
+int64
+hf_stored_ms(Datum interval, int64 min_ms)
+{
+	const Interval *value = DatumGetIntervalP(interval);
+
+	/* doubles cannot overflow here, and whole milliseconds up to the bound are exact */
+	double		ms = value->month * 30.0 * 86400000.0 + value->day * 86400000.0 + floor(value->time / 1000.0);
+
+	return (int64) Min(Max(ms, (double) min_ms), (double) HF_MAX_DELAY_MS);
 }
 
 int64

@@ -134,12 +134,6 @@ hf_config_scan(HfTableId id, HfConfigRow row, void *arg)
 
 /* ---------------------------------------------------------------- queues */
 
-static int64
-stored_ms(Datum interval)
-{
-	return hf_interval_ms(DatumGetIntervalP(interval), "stored interval", 0, HF_MAX_DELAY_MS);
-}
-
 static void
 load_queue(void *arg, const Datum *values, const bool *nulls)
 {
@@ -153,10 +147,10 @@ load_queue(void *arg, const Datum *values, const bool *nulls)
 	queue = &queues[nqueues++];
 	queue->queue_id = DatumGetInt32(values[QUEUE_ID]);
 	queue->queue_name = TextDatumGetCString(values[QUEUE_NAME]);
-	queue->lease_ms = stored_ms(values[QUEUE_LEASE]);
-	queue->timeout_ms = stored_ms(values[QUEUE_TIMEOUT]);
-	queue->grace_ms = stored_ms(values[QUEUE_GRACE]);
-	queue->heartbeat_ms = nulls[QUEUE_HEARTBEAT] ? 0 : stored_ms(values[QUEUE_HEARTBEAT]);
+	queue->lease_ms = hf_stored_ms(values[QUEUE_LEASE], 0);
+	queue->timeout_ms = hf_stored_ms(values[QUEUE_TIMEOUT], 0);
+	queue->grace_ms = hf_stored_ms(values[QUEUE_GRACE], 0);
+	queue->heartbeat_ms = nulls[QUEUE_HEARTBEAT] ? 0 : hf_stored_ms(values[QUEUE_HEARTBEAT], 0);
 	queue->retry_policy = TextDatumGetCString(values[QUEUE_RETRY_POLICY]);
 	queue->max_attempts = nulls[QUEUE_MAX_ATTEMPTS] ? 0 : DatumGetInt32(values[QUEUE_MAX_ATTEMPTS]);
 	queue->side_effects = DatumGetBool(values[QUEUE_SIDE_EFFECTS]);

@@ -1134,6 +1134,7 @@ extern pg_uuid_t *hf_arg_uuid(FunctionCallInfo fcinfo, int argno, const char *na
 extern Size hf_jsonb_digits(Jsonb *jsonb);
 extern Jsonb *hf_arg_jsonb(FunctionCallInfo fcinfo, int argno, const char *name, int max_bytes);
 extern int hf_arg_choice(FunctionCallInfo fcinfo, int argno, const char *name, const char *const *choices);
+extern int64 hf_stored_ms(Datum interval, int64 min_ms);
 extern int64 hf_interval_ms(const Interval *value, const char *name, int64 min_ms, int64 max_ms);
 extern text *hf_cut_message(text *message);		/* at most HF_MAX_MESSAGE bytes, at a character's boundary */
 

@@ -24,8 +24,6 @@
  */
 #include "holdfast.h"
 
-#include <math.h>
-
 #include "catalog/pg_collation.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -223,16 +221,7 @@ grown(void *array, int used, int *max, size_t size)
 static int64
 stored_ms(Datum value, bool isnull, int64 min_ms, int64 missing_ms)
 {
-	Interval   *interval;
-	double		ms;
-
-	if (isnull)
-		return missing_ms;
-	interval = DatumGetIntervalP(value);
-
-	/* doubles cannot overflow here, and whole milliseconds up to the bound are exact */
-	ms = interval->month * 30.0 * 86400000.0 + interval->day * 86400000.0 + floor(interval->time / 1000.0);
-	return (int64) Min(Max(ms, (double) min_ms), (double) HF_MAX_DELAY_MS);
+	return isnull ? missing_ms : hf_stored_ms(value, min_ms);
 }
 
 static int32

@@ -94,7 +94,7 @@ note_change(HfCall *call, const HfRow *row, const char *kind, const HfRow *job)
 static void
 open_stream(HfCall *call, HfRow *row)
 {
-	int64		cool_down = hf_interval_ms(DatumGetIntervalP(hf_get(row, STREAM_COOL_DOWN)), "cool_down", 0, HF_MAX_DELAY_MS);
+	int64		cool_down = hf_stored_ms(hf_get(row, STREAM_COOL_DOWN), 0);
 
 	if (hf_text_is(hf_get(row, STREAM_STATE), "closed"))
 		hf_set(row, STREAM_OPENED_AT, TimestampTzGetDatum(call->now));

@@ -48,9 +48,12 @@ COMMENT ON FUNCTION holdfast.config_changed() IS 'trigger: tells every backend t
 
 CREATE TABLE holdfast.setting (
 	name			text		COLLATE "C" PRIMARY KEY,
-	value			text		COLLATE "C" NOT NULL
+	value			text		COLLATE "C" NOT NULL,
+	-- no claim could be made without a floor that can be read: at most 9 * 10^18 + 1
+	CHECK (CASE WHEN name = 'evidence_mode' THEN value IN ('observe', 'enforce')
+				WHEN name IN ('token_floor', 'attempt_retention') THEN value ~ '^([0-9]{1,18}|[1-8][0-9]{18}|90{17}[01])$' ELSE true END)
 );
-COMMENT ON TABLE holdfast.setting IS 'facts that must survive a dump: token_floor, and how far maintain() has folded';
+COMMENT ON TABLE holdfast.setting IS 'what an operator has set, and must survive a dump: token_floor, evidence_mode, attempt_retention (ms)';
 SELECT pg_catalog.pg_extension_config_dump('holdfast.setting', '');
 
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON holdfast.setting

@@ -1,7 +1,7 @@
 \i test/setup.sql
 \i test/tools.sql
 -- Plain SQL on holdfast's own tables: what breaks an invariant is refused, what is accepted is on record, by whom.
-SELECT plan(131);
+SELECT plan(134);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 SELECT holdfast.define_retry_policy('p', '10 s', backoff_rate => 1, jitter_window => '0', min_delay => '5 s', max_attempts => 3,
@@ -73,7 +73,8 @@ INSERT INTO refused SELECT 'run', 'JQ004', format('TRUNCATE holdfast.%I CASCADE'
 SELECT f.decision FROM scene s, holdfast.fail(s.job_id, gen_random_uuid(), 'Stale') f WHERE s.name = 'run' \g /dev/null
 INSERT INTO holdfast.queue_hour VALUES (1, '2029-01-01', 1, 1, 0, 0, 0, 0, 0, 0, 0, 0);
 INSERT INTO refused VALUES ('run', 'JQ004', 'UPDATE holdfast.finding SET kind = ''nothing'''), ('run', 'JQ004', 'DELETE FROM holdfast.finding'),
-	('run', 'JQ004', 'UPDATE holdfast.queue_hour SET failed = 0'), ('run', 'JQ004', 'DELETE FROM holdfast.queue_hour');
+	('run', '23514', 'INSERT INTO holdfast.setting VALUES (''token_floor'', ''9000000000000000002'')'), ('run', '23514', 'INSERT INTO holdfast.setting VALUES (''evidence_mode'', ''off'')'),
+	('run', '23514', 'INSERT INTO holdfast.setting VALUES (''attempt_retention'', ''1 year'')'), ('run', 'JQ004', 'UPDATE holdfast.queue_hour SET failed = 0'), ('run', 'JQ004', 'DELETE FROM holdfast.queue_hour');
 SELECT pg_temp.stored() AS before \gset
 SELECT is(pg_temp.by_hand(name, statement), state, format('%s: %s: %s', CASE state WHEN 'JQ006' THEN 'G3' WHEN 'JQ005' THEN 'G8' WHEN 'JQ003' THEN 'G6' WHEN 'JQ007' THEN 'G5' ELSE 'G7' END, name, statement))
 FROM refused ORDER BY ctid;

@@ -1,6 +1,6 @@
 \i test/setup.sql
 -- Queues: settings, their bounds, and what a drop leaves behind.
-SELECT plan(56);
+SELECT plan(58);
 
 CREATE FUNCTION pg_temp.refusal(statement text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
@@ -194,6 +194,13 @@ SELECT is(pg_temp.refusal($$SELECT holdfast.drop_queue('doubtful', force => true
 	'G6: not even force drops a queue with an unknown effect');
 SELECT is((SELECT count(*) FROM holdfast.job WHERE queue = pg_temp.queue_id('doubtful')), 2::bigint,
 	'G10: a drop that is refused has purged nothing');
+
+-- a row entered by hand, with durations that create_queue would refuse, is no hindrance to the others
+
+INSERT INTO holdfast.queue SELECT (jsonb_populate_record(q, '{"queue_id": 4711, "queue_name": "by hand", "lease": "1 mon", "timeout": "-1 year", "grace": "178000000 years"}')).*
+	FROM holdfast.queue q WHERE q.queue_name = 'doubtful';
+SELECT is((SELECT outcome FROM holdfast.enqueue('doubtful', 'charge', 'cid')), 'created', 'G10: jobs are entered in other queues');
+SELECT is((SELECT count(*) FROM holdfast.claim('doubtful', 'w', 9)), 3::bigint, 'G10: and handed out');
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -1,7 +1,7 @@
 \i test/setup.sql
 \i test/tools.sql
 -- Streams: the breaker counts jobs that ended, parks what waits, and ends nothing early.
-SELECT plan(125);
+SELECT plan(128);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 SELECT holdfast.define_retry_policy('p', '10 s', backoff_rate => 1, jitter_window => '0', min_delay => '1 s', max_attempts => 3,
@@ -289,6 +289,14 @@ SELECT results_eq($$SELECT subject FROM holdfast.claim('far', 'w', 10)$$, $$VALU
 SELECT is((SELECT extract(year FROM give_up_at)::text FROM pg_temp.job WHERE subject = 'f2'), '294276', 'G4: whose give_up_at is a time still');
 SELECT holdfast.resume_stream('far', 'f') \g /dev/null
 SELECT results_eq($$SELECT subject FROM holdfast.claim('far', 'w', 10)$$, $$VALUES ('f2')$$, 'G4: and has not come any sooner');
+
+-- whatever was stored by hand, what ends a job is settled
+
+SELECT holdfast.create_queue('by hand', retry_policy => 'p', side_effects => false), holdfast.define_stream('by hand', 's', 1) \g /dev/null
+UPDATE holdfast.stream SET cool_down = '1 mon 1 day' WHERE key = 's' AND queue = (SELECT queue_id FROM holdfast.queue WHERE queue_name = 'by hand');
+SELECT is(pg_temp.run('s', 'h1', NULL, 'by hand'), 'h1', 'a stream whose cool-down is no duration');
+SELECT is(pg_temp.fails('h1'), 'dead', 'G4: what opens it is no error');
+SELECT is((SELECT cool_down_ends - opened_at FROM holdfast.stream s WHERE s.key = 's' AND s.cool_down = '1 mon 1 day'), '31 days'::interval, 'a month is taken for 30 days');
 
 SELECT * FROM finish();
 ROLLBACK;
