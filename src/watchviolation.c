@@ -256,6 +256,8 @@ because(HfChange *c, HfViolation violation)
 		case HF_REQUEUE_NOW:
 			if (!hf_watch_time(c->w, MAP_RUN_AFTER, c->new, &at))
 				return psprintf("%s failed, and run_after is null", attempt_called(c));
+			if (c->last == NULL && !c->ends)
+				return psprintf("it had failed, of which nothing is on record, and run_after is %s", hf_time_text(at));
 			return psprintf("%s failed at %s, and run_after is %s", attempt_called(c),
 							hf_time_text(c->ends || hf_is_null(c->last, RECORD_FINISHED_AT) ? c->call->now : hf_time(c->last, RECORD_FINISHED_AT)),
 							hf_time_text(at));

@@ -1,7 +1,7 @@
 \i test/setup.sql
 \i test/tools.sql
 -- Kinds of tables: partitioned ones, queues that write little, the presets; and who may change a watched row.
-SELECT plan(55);
+SELECT plan(58);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 CREATE SCHEMA own;
@@ -112,6 +112,20 @@ INSERT INTO own.bounded VALUES (1, 'running', 1), (2, 'running', 1);
 SELECT is(pg_temp.refusal($$UPDATE own.bounded SET status = 'pending' WHERE id = 1$$), 'accepted', 'a delay that the domain takes');
 SELECT pg_temp.at('00:29:59.9') \g /dev/null
 SELECT is(pg_temp.refusal($$UPDATE own.bounded SET status = 'pending' WHERE id = 2$$), '23514', 'a domain''s constraint is not passed by');
+
+-- a failed row of which nothing is on record is put back
+
+CREATE TABLE own.before (id integer PRIMARY KEY, status text, run_after timestamptz);
+INSERT INTO own.before VALUES (1, 'failed', '2020-01-01 00:00:00+00');
+SELECT holdfast.watch('own.before', '{"id": "id", "status": "status", "run_after": "run_after"}', 'correct') \g /dev/null
+INSERT INTO own.before VALUES (2, 'failed', '2020-01-01 00:00:00+00');
+UPDATE own.before SET status = 'pending';
+SELECT is((SELECT count(*) FROM own.before WHERE run_after > pg_temp.clock()), 2::bigint, 'mode correct gives it its delay');
+SELECT results_eq($$SELECT DISTINCT violation COLLATE "default", action COLLATE "default", because COLLATE "default" FROM holdfast.violation WHERE source = 'own.before'$$,
+	$$VALUES ('requeue_without_delay', 'corrected', 'it had failed, of which nothing is on record, and run_after is 2020-01-01T00:00:00Z')$$, 'and says what it knows');
+SELECT holdfast.watch('own.before', mode => 'enforce') \g /dev/null
+INSERT INTO own.before VALUES (3, 'failed', '2020-01-01 00:00:00+00');
+SELECT is(pg_temp.refusal($$UPDATE own.before SET status = 'pending' WHERE id = 3$$), 'JQ006', 'mode enforce refuses it');
 
 -- counts that are none, or have no room
 
