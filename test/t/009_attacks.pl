@@ -195,6 +195,18 @@ for my $attack (@attacks)
 is(super(q(SELECT count(*) FROM holdfast.verify())), '0', 'what was rolled back has changed nothing');
 is(super(q(SELECT count(*) FROM holdfast.finding WHERE kind IN ('evidence_ddl', 'changed_by_sql', 'refusal', 'setting_changed', 'ddl_permitted'))), '0', 'G7: and left no record');
 
+# By a worker, and by the owner of the database, who own nothing of the extension, none of it can be done at all.
+$node->safe_psql('postgres', 'CREATE ROLE landlord LOGIN; ALTER DATABASE attacked OWNER TO landlord');
+for my $role ('accomplice', 'landlord')
+{
+	my ($rc, $out, $err) = as($role, join("\n", '\set ON_ERROR_STOP off', map { "BEGIN;\n$attacks[$_][1];\nSELECT 'passed', $_;\nROLLBACK; RESET ALL;" } 0 .. $#attacks));
+	# a GRANT of what one has, and may not pass on, does nothing, and says so
+	is(join("\n", grep { $_ ne 'GRANT CREATE ON SCHEMA holdfast TO accomplice' || $err !~ /WARNING:\s+01007: no privileges were granted for "holdfast"/ }
+		map { /^passed\|(\d+)/ ? $attacks[$1][1] : () } split /\n/, $out), '', "no attack passes for $role");
+	cmp_ok(scalar(() = $err =~ /ERROR:\s+42501:/g), '>=', @attacks - 3, '... nearly all of them for want of a right');
+}
+$node->safe_psql('postgres', 'ALTER DATABASE attacked OWNER TO evidence_owner');
+
 # Committed, each leaves its record; caught, a refusal does.
 for my $case (
 	[ 'evidence_ddl', 'CREATE INDEX mine ON holdfast.job (subject)' ],
