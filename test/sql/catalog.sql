@@ -31,7 +31,8 @@ SELECT is_empty($$SELECT c.oid::regclass FROM holdfast.kind_privilege k JOIN rel
 SELECT is_empty($$SELECT k.object_name FROM holdfast.kind_privilege k WHERE k.object_type = 'view' AND NOT EXISTS (SELECT FROM rel c WHERE c.relname = k.object_name AND c.relkind = 'v')$$, 'G13: and none is a table');
 SELECT is((SELECT array_agg(DISTINCT e.evtowner::regrole::text) FROM pg_event_trigger e JOIN member m ON m.classid = 'pg_event_trigger'::regclass AND m.objid = e.oid WHERE e.evtenabled = 'A'),
 	(SELECT ARRAY[r.rolname::text] FROM pg_roles r WHERE r.oid = 10), 'D4: the event triggers are ALWAYS, and of the superuser that the cluster was made with');
-SELECT is((SELECT count(*) FROM pg_event_trigger e JOIN member m ON m.classid = 'pg_event_trigger'::regclass AND m.objid = e.oid), 4::bigint, 'of which there are four');
+SELECT is((SELECT string_agg(format('%s %s', e.evtname, e.evtenabled), ', ' ORDER BY e.evtname) FROM pg_event_trigger e JOIN member m ON m.classid = 'pg_event_trigger'::regclass AND m.objid = e.oid),
+	'holdfast_ddl_drop A, holdfast_ddl_end A, holdfast_ddl_rewrite A, holdfast_ddl_start A', 'D2: all four of them');
 SELECT is_empty($$SELECT t.tgrelid::regclass, t.tgname FROM pg_trigger t JOIN rel c ON c.oid = t.tgrelid WHERE NOT t.tgisinternal AND t.tgenabled <> 'A'$$, 'D1, D2: every trigger is ALWAYS');
 SELECT is_empty($$SELECT c.oid::regclass FROM rel c JOIN holdfast.guarded g ON g.table_name = c.relname AND g.level = 'STATEMENT' AND g.events ~ 'TRUNCATE'
 	WHERE NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgtype & 32 > 0)$$, 'D1: what is guarded is guarded against TRUNCATE');

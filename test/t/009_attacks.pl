@@ -192,9 +192,16 @@ my @attacks = (
 );
 cmp_ok(scalar @attacks, '>=', 40, 'there are at least forty attacks: ' . @attacks);
 
-for my $attack (@attacks)
+# With the right to set it, session_replication_role silences neither the triggers nor the event triggers.
+$node->safe_psql('postgres', 'CREATE ROLE silencer; GRANT SET ON PARAMETER session_replication_role TO silencer');
+my @silenced = map { [ $_->[0], "SET LOCAL session_replication_role = replica; $_->[1]" ] }
+	grep { $_->[1] !~ /run_after = now\(\) / && $_->[1] =~ /^(?:(?:UPDATE|DELETE|TRUNCATE|INSERT|DROP|CREATE RULE) |ALTER TABLE holdfast\.event)/ } @attacks;		# what is due by then may be put to now
+cmp_ok(scalar @silenced, '>=', 25, 'attacks that replication might hide: ' . @silenced);
+
+for my $attack (@attacks, @silenced)
 {
 	my ($expected, $sql) = @$attack;
+	$node->safe_psql('postgres', 'GRANT silencer TO evidence_owner') if $attack == $silenced[0];
 	my ($rc, $out, $err) = owner("\\set ON_ERROR_STOP on\nBEGIN;\nSELECT 'before', $records, $state;\n$sql;\nRESET search_path;\nSELECT 'after', $records, $state;\nROLLBACK;");
 	my ($state_code) = $err =~ /(?:ERROR|FATAL):\s+(\w{5}):/;
 	if ($expected eq 'recorded')
@@ -205,8 +212,21 @@ for my $attack (@attacks)
 	elsif ($expected eq 'refused') { ok(defined $state_code, "refused: $sql") or diag($out) }
 	else { is($state_code, $expected, "refused: $sql") or diag("$out\n$err") }
 }
+$node->safe_psql('postgres', 'REVOKE silencer FROM evidence_owner');
 is(super(q(SELECT count(*) FROM holdfast.verify())), '0', 'what was rolled back has changed nothing');
 is(super(q(SELECT count(*) FROM holdfast.finding WHERE kind IN ('evidence_ddl', 'changed_by_sql', 'refusal', 'setting_changed', 'ddl_permitted'))), '0', 'G7: and left no record');
+
+# By a worker, and by the owner of the database, who own nothing of the extension, none of it can be done at all.
+$node->safe_psql('postgres', 'CREATE ROLE landlord LOGIN; ALTER DATABASE attacked OWNER TO landlord');
+for my $role ('accomplice', 'landlord')
+{
+	my ($rc, $out, $err) = as($role, join("\n", '\set ON_ERROR_STOP off', map { "BEGIN;\n$attacks[$_][1];\nSELECT 'passed', $_;\nROLLBACK; RESET ALL;" } 0 .. $#attacks));
+	# a GRANT of what one has, and may not pass on, does nothing, and says so
+	is(join("\n", grep { $_ ne 'GRANT CREATE ON SCHEMA holdfast TO accomplice' || $err !~ /WARNING:\s+01007: no privileges were granted for "holdfast"/ }
+		map { /^passed\|(\d+)/ ? $attacks[$1][1] : () } split /\n/, $out), '', "no attack passes for $role");
+	cmp_ok(scalar(() = $err =~ /ERROR:\s+42501:/g), '>=', @attacks - 3, '... nearly all of them for want of a right');
+}
+$node->safe_psql('postgres', 'ALTER DATABASE attacked OWNER TO evidence_owner');
 
 # Committed, each leaves its record; caught, a refusal does.
 for my $case (
