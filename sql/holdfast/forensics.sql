@@ -146,7 +146,7 @@ COMMENT ON FUNCTION holdfast.error_digest(text, text) IS
 CREATE VIEW holdfast.fingerprint WITH (security_barrier) AS
 	SELECT a.source, a.job_id, a.attempt_number, a.lease_id, a.subject, a.action_key, a.worker_name, a.mode, a.idempotency_key,
 		   a.started_at, a.finished_at, a.next_not_before,
-		   coalesce(a.elapsed_ms, (extract(epoch FROM a.finished_at - a.started_at) * 1000)::bigint) AS elapsed_ms,
+		   coalesce(a.elapsed_ms, ((extract(epoch FROM a.finished_at) - extract(epoch FROM a.started_at)) * 1000)::bigint) AS elapsed_ms,
 		   a.timeout_ms, a.outcome, a.exception_class, holdfast.normalized_message(a.message) AS normalized_message,
 		   holdfast.error_digest(a.exception_class, a.message) AS error_digest, a.payload_digest
 	FROM holdfast.attempt a;

@@ -89,7 +89,7 @@ CREATE VIEW holdfast.%1$I WITH (security_barrier) AS
 						a.elapsed, a.evidence_hash, a.repeats, a.last_repeat_at, a.is_wanted)
 						OVER (PARTITION BY a.subject, a.action_key, a.source ORDER BY a.started_at, a.attempt_number, a.arrival) AS pairs
 				FROM (SELECT t.*, holdfast.error_digest(t.exception_class, t.message) AS error_digest,
-							 coalesce(t.elapsed_ms, (extract(epoch FROM t.finished_at - t.started_at) * 1000)::bigint) AS elapsed,
+							 coalesce(t.elapsed_ms, ((extract(epoch FROM t.finished_at) - extract(epoch FROM t.started_at)) * 1000)::bigint) AS elapsed,
 							 hashtextextended(coalesce(t.message, ''), 0) # hashtextextended(coalesce(t.timeout_kind, ''), 1)
 								# coalesce(t.timeout_limit_ms, -1) AS evidence_hash, %3$s AS is_wanted
 					  FROM holdfast.%2$I t) a

@@ -17,7 +17,7 @@ DECLARE
 	x0			CONSTANT float8 := 190;		-- of the time axis, in user units; labels are left of it
 	x1			CONSTANT float8 := 1180;
 	lane		CONSTANT integer := 26;		-- height of a lane
-	latest		CONSTANT timestamptz := '270000-01-01 00:00:00+00';	-- on the axis, so that it can be reckoned with
+	latest		CONSTANT timestamptz := '270000-01-01 00:00:00+00';	-- on the axis: between times further apart there is no interval
 	begins		timestamptz;
 	ends		timestamptz;
 	per_second	float8;
@@ -52,12 +52,12 @@ BEGIN
 
 	WITH attempt AS MATERIALIZED (
 		SELECT a.*, coalesce(a.worker_name, '(unknown worker)') AS worker,
-			   x0 + per_second * extract(epoch FROM a.started_at - begins) AS x,
-			   least(x1, x0 + per_second * extract(epoch FROM CASE WHEN a.outcome = 'lost' THEN coalesce(a.closed_at, a.ended_at) ELSE coalesce(a.finished_at, a.ended_at, least(a.lease_expires_at, now), a.started_at) END - begins)) AS x_end,
-			   CASE WHEN a.ended_at IS NOT NULL THEN least(x1, x0 + per_second * extract(epoch FROM a.ended_at - begins)) END AS x_life,
-			   CASE WHEN a.lease_expires_at IS NOT NULL THEN least(x1, x0 + per_second * extract(epoch FROM a.lease_expires_at - begins)) END AS x_lease,
-			   x0 + per_second * extract(epoch FROM a.closed_at - begins) AS x_close,
-			   CASE WHEN a.next_not_before IS NOT NULL THEN least(x1, x0 + per_second * extract(epoch FROM a.next_not_before - begins)) END AS x_next,
+			   x0 + per_second * (extract(epoch FROM a.started_at) - extract(epoch FROM begins)) AS x,
+			   least(x1, x0 + per_second * (extract(epoch FROM CASE WHEN a.outcome = 'lost' THEN coalesce(a.closed_at, a.ended_at) ELSE coalesce(a.finished_at, a.ended_at, least(a.lease_expires_at, now), a.started_at) END) - extract(epoch FROM begins))) AS x_end,
+			   CASE WHEN a.ended_at IS NOT NULL THEN least(x1, x0 + per_second * (extract(epoch FROM a.ended_at) - extract(epoch FROM begins))) END AS x_life,
+			   CASE WHEN a.lease_expires_at IS NOT NULL THEN least(x1, x0 + per_second * (extract(epoch FROM a.lease_expires_at) - extract(epoch FROM begins))) END AS x_lease,
+			   x0 + per_second * (extract(epoch FROM a.closed_at) - extract(epoch FROM begins)) AS x_close,
+			   CASE WHEN a.next_not_before IS NOT NULL THEN least(x1, x0 + per_second * (extract(epoch FROM a.next_not_before) - extract(epoch FROM begins))) END AS x_next,
 			   array_position(workers, coalesce(a.worker_name, '(unknown worker)')) - 1 AS row
 		FROM holdfast.attempt a
 		WHERE a.subject = report_html.subject AND (report_html.action_key IS NULL OR a.action_key = report_html.action_key)
@@ -111,8 +111,8 @@ BEGIN
 				(nworkers + 2 + n.row) * lane + 47, holdfast.html_text(s.state)) ELSE '' END)
 		FROM (SELECT s.key, s.state, s.at, coalesce(lead(s.at) OVER (PARTITION BY s.key ORDER BY s.at, s.place), ends) AS upto FROM stretch s WHERE s.new) s
 		JOIN named n USING (key),
-		LATERAL (SELECT greatest(x0, x0 + per_second * extract(epoch FROM s.at - begins)) AS x,
-						least(x1, x0 + per_second * extract(epoch FROM s.upto - begins)) AS x_end) p
+		LATERAL (SELECT greatest(x0, x0 + per_second * (extract(epoch FROM s.at) - extract(epoch FROM begins))) AS x,
+						least(x1, x0 + per_second * (extract(epoch FROM s.upto) - extract(epoch FROM begins))) AS x_end) p
 		WHERE s.at <= ends
 		UNION ALL
 		SELECT 5, format('<text class="label" x="180" y="%s">%s</text>', (nworkers + 2 + n.row) * lane + 48, holdfast.html_text('ledger ' || left(n.key, 13))) FROM named n)
@@ -120,7 +120,7 @@ BEGIN
 
 	SELECT string_agg(format('<circle class="verdict %1$s" cx="%2$s" cy="%3$s" r="9"><title>%4$s</title></circle><text class="mark" x="%2$s" y="%5$s">%6$s</text>',
 				CASE WHEN p.verdict IN ('legitimate_delayed_retry', 'resumed', 'distinct_intent') THEN 'good' WHEN p.verdict = 'unexplained' THEN 'unsure' ELSE 'bad' END,
-				round(greatest(x0, least(x1, x0 + per_second * extract(epoch FROM p.started_at_b - begins)))::numeric, 1), (nworkers + 1) * lane + 46,
+				round(greatest(x0, least(x1, x0 + per_second * (extract(epoch FROM p.started_at_b) - extract(epoch FROM begins))))::numeric, 1), (nworkers + 1) * lane + 46,
 				holdfast.html_text(p.verdict || ': ' || p.because), (nworkers + 1) * lane + 50, p.n), E'\n' ORDER BY p.n),
 		   string_agg(format('<tr><td>%s</td><td>%s</td><td>%s</td><td class="%s">%s</td><td>%s</td><td>%s</td></tr>', p.n,
 				holdfast.html_text(format('job %s attempt %s', p.job_id_a, coalesce(p.attempt_number_a::text, '?'))),

@@ -23,12 +23,12 @@ COMMENT ON FUNCTION holdfast.span(bigint) IS 'milliseconds as the reports print 
 
 CREATE FUNCTION holdfast.span(since timestamptz, until timestamptz) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE RETURN
-	holdfast.span(round(extract(epoch FROM until - since) * 1000)::bigint);
+	holdfast.span(round((extract(epoch FROM until) - extract(epoch FROM since)) * 1000)::bigint);
 COMMENT ON FUNCTION holdfast.span(timestamptz, timestamptz) IS 'the time between two times, as the reports print it';
 
 CREATE FUNCTION holdfast.how_long(at timestamptz, now timestamptz) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE RETURN
-	CASE WHEN abs(extract(epoch FROM at - now)) < 0.0005 THEN 'now' WHEN at > now THEN 'in ' || holdfast.span(now, at) ELSE holdfast.span(at, now) || ' ago' END;
+	CASE WHEN abs(extract(epoch FROM at) - extract(epoch FROM now)) < 0.0005 THEN 'now' WHEN at > now THEN 'in ' || holdfast.span(now, at) ELSE holdfast.span(at, now) || ' ago' END;
 COMMENT ON FUNCTION holdfast.how_long(timestamptz, timestamptz) IS 'a time as the reports print it: in 1.413 s, now, 743 s ago';
 
 CREATE FUNCTION holdfast.error_summary(exception_class text, message text, timed_out boolean, timeout_kind text,
@@ -199,8 +199,8 @@ BEGIN
 			   r.worker_name, left(r.lease_id, 8),
 			   concat(coalesce(r.outcome, 'ended'), CASE WHEN r.exception_class IS NOT NULL OR r.outcome IN ('failed', 'timeout', 'lost') THEN ': ' ||
 				   holdfast.error_summary(r.exception_class, r.message, r.outcome = 'timeout', r.timeout_kind, r.timeout_limit_ms, r.timeout_ms,
-					   coalesce(r.elapsed_ms, round(extract(epoch FROM r.finished_at - r.started_at) * 1000)::bigint)) END),
-			   holdfast.span(coalesce(r.elapsed_ms, round(extract(epoch FROM r.finished_at - r.started_at) * 1000)::bigint)),
+					   coalesce(r.elapsed_ms, round((extract(epoch FROM r.finished_at) - extract(epoch FROM r.started_at)) * 1000)::bigint)) END),
+			   holdfast.span(coalesce(r.elapsed_ms, round((extract(epoch FROM r.finished_at) - extract(epoch FROM r.started_at)) * 1000)::bigint)),
 			   nullif(concat_ws('; ', 'not before ' || to_char(r.next_not_before, 'HH24:MI:SS.MS'), 'by policy ' || r.retry_policy,
 				   CASE WHEN r.final THEN concat('final', ': ' || r.stop_reason) END), ''),
 			   r.side_effect_state, CASE WHEN r.finished_at >= r.lease_expires_at THEN 'LATE' END

@@ -15,8 +15,8 @@ CREATE VIEW holdfast.timeout_finding WITH (security_barrier) AS
 		   r.reading, f.subject, f.action_key, f.queue, f.lease_id, f.started_at, f.timeout_kind, f.timeout_ms, f.limit_ms, f.elapsed_ms,
 		   f.lease_ms, r.usual_ms, NULL::integer AS max_attempts, NULL::text COLLATE "C" AS stop_reason
 	FROM (SELECT a.*, coalesce(a.timeout_limit_ms, CASE WHEN a.timeout_kind = 'max_runtime' THEN a.timeout_ms END) AS limit_ms,
-				 coalesce(a.elapsed_ms, (extract(epoch FROM a.finished_at - a.started_at) * 1000)::bigint) AS took_ms,
-				 (extract(epoch FROM a.lease_expires_at - a.started_at) * 1000)::bigint AS lease_ms
+				 coalesce(a.elapsed_ms, ((extract(epoch FROM a.finished_at) - extract(epoch FROM a.started_at)) * 1000)::bigint) AS took_ms,
+				 ((extract(epoch FROM a.lease_expires_at) - extract(epoch FROM a.started_at)) * 1000)::bigint AS lease_ms
 		  FROM holdfast.attempt a
 		  WHERE a.outcome IS DISTINCT FROM 'succeeded'
 			AND (a.outcome = 'timeout' OR a.worker_result = 'timeout' OR a.timeout_kind IS NOT NULL OR a.timeout_limit_ms IS NOT NULL)) t
@@ -41,7 +41,7 @@ CREATE VIEW holdfast.timeout_finding WITH (security_barrier) AS
 							  AND v.at >= f.started_at - interval '1 day' AND v.at < f.started_at
 							ORDER BY v.job_id DESC LIMIT 2000) e
 					  WHERE e.kind = 'action_attempt_succeeded' AND e.queue = q.queue_id AND e.action_key = f.action_key)
-				ELSE (SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY coalesce(n.elapsed_ms, (extract(epoch FROM n.finished_at - n.started_at) * 1000)::bigint))
+				ELSE (SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY coalesce(n.elapsed_ms, ((extract(epoch FROM n.finished_at) - extract(epoch FROM n.started_at)) * 1000)::bigint))
 					  FROM (SELECT r.* FROM holdfast.attempt_record r
 							WHERE r.started_at >= f.started_at - interval '1 day' AND r.started_at < f.started_at
 							ORDER BY r.started_at DESC LIMIT 2000) n
