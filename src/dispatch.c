@@ -46,6 +46,10 @@ typedef struct ModeScan
 	HfEntry		entry;			/* of the candidate */
 	HfEntry    *pinned;			/* entries that must stay above the hint, the first HF_AHEAD of them */
 	int			npinned;
+	BlockNumber block;			/* the index page that the present entry is on */
+	XLogRecPtr	lsn;			/* of it, when it was read */
+	BlockNumber pin_block;		/* the page of all that is pinned, or none */
+	XLogRecPtr	pin_lsn;
 	int			walked;			/* entries that the scan has read */
 	HfTurn		last;			/* of the last entry met */
 	bool		met_any;
@@ -202,7 +206,13 @@ pin(ModeScan *m)
 		m->pinned = palloc(sizeof(HfEntry) * HF_AHEAD);
 	if (m->npinned < HF_AHEAD)
 		m->pinned[m->npinned] = m->entry;
-	m->npinned++;
+	if (m->npinned++ == 0)
+	{
+		m->pin_block = m->block;
+		m->pin_lsn = m->lsn;
+	}
+	else if (m->pin_block != m->block || m->pin_lsn != m->lsn)
+		m->pin_block = InvalidBlockNumber;
 }
 
 static void
@@ -280,9 +290,23 @@ next_ahead(HfDispatch *d, ModeScan *m)
 	return false;
 }
 
+/* The scan has gone on to another page: what it was like then. */
+static void
+note_page(ModeScan *m)
+{
+	BTScanPos	pos = &((BTScanOpaque) m->scan->opaque)->currPos;
+
+	if (pos->currPage == m->block)
+		return;
+	m->block = pos->currPage;
+	m->lsn = BufferIsValid(pos->buf) ? BufferGetLSNAtomic(pos->buf) : InvalidXLogRecPtr;
+}
+
 /*
- * Keep what the scan's page still has, behind what is pinned: nothing can
+ * Keep what the scan's page still has, behind what is pinned: no job can
  * appear among these entries any more, since they are older than the margin.
+ * The entry of one that is there can be replaced by another, if its row moves
+ * to another page; then the page of the index is not as it was (open_priority).
  */
 static void
 look_ahead(HfDispatch *d, ModeScan *m, HfTurn upto)
@@ -291,8 +315,11 @@ look_ahead(HfDispatch *d, ModeScan *m, HfTurn upto)
 	HfEntry    *ahead = hf_slot_ahead(slot);
 
 	slot->nahead = 0;
-	if (hf_turn_cmp(upto, m->last) < 0 || m->npinned > HF_AHEAD)
+	if (hf_turn_cmp(upto, m->last) < 0 || m->npinned > HF_AHEAD || XLogRecPtrIsInvalid(m->lsn) || !RelationNeedsWAL(d->index) ||
+		(m->npinned > 0 && (m->pin_block != m->block || m->pin_lsn != m->lsn)))
 		return;
+	slot->ahead_block = m->block;
+	slot->ahead_lsn = m->lsn;
 	for (int i = 0; i < m->npinned; i++)
 		ahead[slot->nahead++] = m->pinned[i];
 	while (slot->nahead < HF_AHEAD && more_on_page(m->scan) &&
@@ -425,13 +452,15 @@ check_ahead(HfDispatch *d, HfSlot *slot)
 	while (slot->nahead > 0 && index_getnext_slot(scan, ForwardScanDirection, row->stored))
 	{
 		HfTurn		turn = turn_of_entry(scan);
+		ItemPointerData place = place_of_entry(scan);
 
 		hf_row_load(row);
 		if (hf_turn_cmp(last, turn) < 0)
 			break;
 		while (hf_turn_cmp(ahead[i].turn, turn) < 0)
 			i++;
-		if (hf_turn_cmp(ahead[i].turn, turn) != 0 && !being_written(d) && hf_text_is(hf_get(row, JOB_STATUS), "pending"))
+		if ((hf_turn_cmp(ahead[i].turn, turn) != 0 || !ItemPointerEquals(&ahead[i].place, &place)) && !being_written(d) &&
+			(hf_text_is(hf_get(row, JOB_STATUS), "pending") || d->call->now >= hf_time(row, JOB_LEASE_EXPIRES_AT)))
 			warn_of_missed(turn, "what is ahead goes to", last);
 	}
 	index_endscan(scan);
@@ -466,6 +495,10 @@ open_priority(HfDispatch *d, ModeScan *m)
 		m->slot->fresh = false;
 		m->slot = hf_slot_take(d->queue_id, m->reconcile, m->priority, d->call->now);	/* a lease may have ended since */
 	}
+	if (m->slot->nahead > 0 && !hf_page_stands(d->index, m->slot->ahead_block, m->slot->ahead_lsn))
+		m->slot->nahead = 0;
+	m->block = m->slot->nahead > 0 ? m->slot->ahead_block : InvalidBlockNumber;
+	m->lsn = m->slot->ahead_lsn;
 	check_hint(d, m->slot);
 	m->met_any = false;
 	m->npinned = m->walked = 0;
@@ -496,6 +529,7 @@ next_row(HfDispatch *d, ModeScan *m)
 		{
 			if (index_getnext_tid(m->scan, ForwardScanDirection) == NULL)
 				return false;
+			note_page(m);
 			if (m->walked++ % 1000 == 0)
 				CHECK_FOR_INTERRUPTS();
 		}

@@ -38,11 +38,12 @@ gap_for(int32 queue_id, bool reconcile, int32 above, int32 below)
 	return &gaps[(hash * 31 + (uint32) above * 7 + (uint32) below) % lengthof(gaps)];
 }
 
-static bool
-page_stands(Relation index, const Gap *gap)
+/* Whether a page of the index is as it was when it had this LSN. */
+bool
+hf_page_stands(Relation index, BlockNumber block, XLogRecPtr lsn)
 {
-	Buffer		buffer = _bt_getbuf(index, gap->block, BT_READ);
-	bool		stands = (PageGetLSN(BufferGetPage(buffer)) == gap->lsn);
+	Buffer		buffer = _bt_getbuf(index, block, BT_READ);
+	bool		stands = (PageGetLSN(BufferGetPage(buffer)) == lsn);
 
 	_bt_relbuf(index, buffer);
 	return stands;
@@ -114,7 +115,7 @@ hf_gap_empty(HfTable *table, Relation index, int32 queue_id, bool reconcile, int
 	if (!RelationNeedsWAL(index))
 		return false;			/* its pages change without an LSN */
 	if (known->file == gap.file && known->queue_id == queue_id && known->reconcile == reconcile &&
-		known->above == above && known->below == below && page_stands(index, known))
+		known->above == above && known->below == below && hf_page_stands(index, known->block, known->lsn))
 		return true;
 	buffer = find_page(table, index, &gap, &at);
 	if (!BufferIsValid(buffer))

@@ -17,7 +17,9 @@
  * a time, and a claim of one job needs one entry of it: the rest is kept as
  * "ahead", and the next claims look at those rows, by their places, without a
  * scan.  Every entry that matters, from the hint to the last one ahead, is
- * among them; a hint that is lowered therefore forgets them.
+ * among them; a hint that is lowered therefore forgets them.  So does a change
+ * of that page of the index, by its LSN: a job that is stored on another page of
+ * the table has another entry then, of the same turn.
  *
  * A slot is forgotten when this backend writes a lower turn, when a
  * transaction of its own that moved the hint rolls back or is prepared, when the

@@ -1036,6 +1036,8 @@ typedef struct HfSlot
 	instr_time	swept_at;
 	bool		in_transaction; /* moved in this transaction */
 	int			nahead;			/* entries ahead, in order: hf_slot_ahead() */
+	BlockNumber ahead_block;	/* the index page that they are on */
+	XLogRecPtr	ahead_lsn;		/* and its LSN when it was read */
 } HfSlot;
 
 typedef enum HfHintMode
@@ -1080,6 +1082,7 @@ extern void hf_span_init(void);
 
 /* ---------------------------------------------------------------- gap.c: priorities without an entry */
 
+extern bool hf_page_stands(Relation index, BlockNumber block, XLogRecPtr lsn);
 extern bool hf_gap_empty(HfTable *table, Relation index, int32 queue_id, bool reconcile, int32 above, int32 below);
 
 /* ---------------------------------------------------------------- dispatch.c: jobs in the order of their turn */
