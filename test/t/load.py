@@ -129,7 +129,7 @@ class Client(threading.Thread):
 
 class Producer(Client):
     counter = 0
-    BACKLOG = 1000		# live jobs; with more of them the workers catch up first, since the account compares every one each time
+    BACKLOG = 300		# live jobs; with more of them the workers catch up first, since the account compares every one each time
 
     def __init__(self, world, number):
         super().__init__(world, number)
@@ -466,7 +466,7 @@ class Operator(Client):
 def drain(world, conninfo):
     """Liveness: with nothing in the way everything comes to its end, and the clients too."""
     world.draining.set()
-    left, deadline = None, time.monotonic() + 120
+    left, deadline = None, time.monotonic() + 600	# of a slow machine, too
     with psycopg.connect(conninfo, autocommit=True) as c:
         while time.monotonic() < deadline:
             left = c.execute("""SELECT (SELECT count(*) FROM holdfast.job), (SELECT count(*) FROM holdfast.dead_job),
