@@ -243,22 +243,25 @@ class Oracle:
 
     def __init__(self):
         self.jobs_of_key = collections.defaultdict(set)
-        self.key_of_job = {}
 
     def read_events(self, c, job_ids):
         """In the order of event_id, with those of the other jobs of the same keys."""
-        known = None
-        if job_ids is not None:
-            known = set(job_ids)
-            for i in job_ids:
-                known |= self.jobs_of_key.get(self.key_of_job.get(i), set())
         sql = f'SELECT {COLUMNS} FROM holdfast.event_all'
-        events = c.execute(f'{sql} ORDER BY event_id').fetchall() if known is None else \
-            c.execute(f'{sql} WHERE job_id = ANY(%s) ORDER BY event_id', [list(known)]).fetchall()
+        if job_ids is None:
+            events = c.execute(f'{sql} ORDER BY event_id').fetchall()
+            self.note(events)
+            return events
+        wanted, known = set(job_ids), None
+        while wanted != known:			# the events of a new job may tell that its key is known
+            known = wanted
+            events = c.execute(f'{sql} WHERE job_id = ANY(%s) ORDER BY event_id', [list(known)]).fetchall()
+            self.note(events)
+            wanted = known.union(*(self.jobs_of_key[e['idempotency_key']] for e in events))
+        return events
+
+    def note(self, events):
         for e in events:
             self.jobs_of_key[e['idempotency_key']].add(e['job_id'])
-            self.key_of_job[e['job_id']] = e['idempotency_key']
-        return events
 
     def judge(self, c, job_ids=None):
         """Problems, and the events, of a connection in one REPEATABLE READ transaction with dict_row.
