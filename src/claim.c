@@ -288,8 +288,7 @@ decide(Claim *c, HfDispatch *dispatch, HfRow *job, HfRow *ledger)
 		defer(c, job, call->now + hf_job_policy(job, c->queue)->reconcile_ms * 1000, "side_effect_unknown",
 			  "the ledger says unknown");
 	}
-	else if (hf_text_is(hf_get(job, JOB_MODE), "execute") && !hf_is_null(job, JOB_GIVE_UP_AT) &&
-			 call->now >= hf_time(job, JOB_GIVE_UP_AT))
+	else if (hf_job_is_past_deadline(call, job))
 	{
 		hf_job_past_deadline(call, job, ledger);
 		c->aside++;
@@ -399,8 +398,7 @@ claim_pass(Claim *c)
 		if (exhausted)
 			break;
 		leave_to_maintain = !hf_is_null(job, JOB_STREAM) &&
-			(!hf_is_null(job, JOB_LEASE_ID) ? loss_may_end(c, job) :
-			 !hf_is_null(job, JOB_GIVE_UP_AT) && call->now >= hf_time(job, JOB_GIVE_UP_AT));
+			(!hf_is_null(job, JOB_LEASE_ID) ? loss_may_end(c, job) : hf_job_is_past_deadline(call, job));
 		if (!hf_is_null(job, JOB_LEASE_ID) && hf_lease_asserted(job))
 			leave_to_maintain = true;
 		if (leave_to_maintain || !take(c, dispatch, job))

@@ -869,6 +869,7 @@ extern void hf_job_gone(HfCall *call, HfRow *job);
 extern void hf_job_die(HfCall *call, HfRow *job, const char *reason);
 extern void hf_job_failed(HfCall *call, HfRow *job, HfRow *ledger, const HfReport *report, HfDecision *decision);
 extern void hf_job_lost(HfCall *call, HfRow *job, HfRow *ledger, HfDecision *decision);
+extern bool hf_job_is_past_deadline(const HfCall *call, const HfRow *job);
 extern void hf_job_past_deadline(HfCall *call, HfRow *job, HfRow *ledger);
 extern bool hf_job_late(HfCall *call, HfRow *job, const char *function);
 extern void hf_event_end_of_attempt(HfCall *call, HfEvent *event, const char *kind, const char *result, HfRow *job);

@@ -526,7 +526,18 @@ hf_job_ended(HfCall *call, HfRow *job, const char *kind, const char *ledger_stat
 	hf_event_add(call, &event);
 }
 
-/* A pending job in mode execute has outlived give_up_at. */
+/*
+ * Whether a pending job has outlived give_up_at.  In mode reconcile none has: an
+ * unknown effect is looked for as long as reconcile_max allows (G6).
+ */
+bool
+hf_job_is_past_deadline(const HfCall *call, const HfRow *job)
+{
+	return !hf_is_null(job, JOB_GIVE_UP_AT) && call->now >= hf_time(job, JOB_GIVE_UP_AT) &&
+		hf_text_is(hf_get(job, JOB_MODE), "execute");
+}
+
+/* A pending job is past its deadline: it ends. */
 void
 hf_job_past_deadline(HfCall *call, HfRow *job, HfRow *ledger)
 {

@@ -33,8 +33,7 @@ settle_one(HfCall *call, HfRow *job)
 	HfRow	   *ledger = NULL;
 	HfDecision	decision;
 	bool		expired = !hf_is_null(job, JOB_LEASE_ID);
-	bool		past = !expired && hf_text_is(hf_get(job, JOB_MODE), "execute") &&
-		!hf_is_null(job, JOB_GIVE_UP_AT) && call->now >= hf_time(job, JOB_GIVE_UP_AT);
+	bool		past = !expired && hf_job_is_past_deadline(call, job);
 
 	if ((!expired && !past) || (expired && hf_lease_asserted(job)) || hf_lock(call, job, true) != HF_LOCKED)
 		return false;

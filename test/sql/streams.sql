@@ -1,7 +1,7 @@
 \i test/setup.sql
 \i test/tools.sql
 -- Streams: the breaker counts jobs that ended, parks what waits, and ends nothing early.
-SELECT plan(128);
+SELECT plan(133);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 SELECT holdfast.define_retry_policy('p', '10 s', backoff_rate => 1, jitter_window => '0', min_delay => '1 s', max_attempts => 3,
@@ -277,6 +277,17 @@ SELECT is_empty($$SELECT * FROM holdfast.claim('left', 'w')$$, 'a job parked by 
 SELECT pg_temp.later('11 s') \g /dev/null
 SELECT count(*) FROM holdfast.maintain() \g /dev/null
 SELECT is((SELECT status FROM pg_temp.job WHERE subject = 'l2'), 'pending', 'G4: time parked by a stream cannot end a job early, not by maintain() either');
+
+-- an unknown effect of a job with a stream is looked for after its give_up_at too, as that of any other
+
+SELECT holdfast.create_queue('sent', retry_policy => 'p'), holdfast.define_stream('sent', 's', 2) \g /dev/null
+SELECT is(pg_temp.run('s', 'u1', pg_temp.clock() + '20 min', 'sent'), 'u1', 'a job with a stream, a side effect and a deadline');
+SELECT is((SELECT f.decision FROM pg_temp.job j, holdfast.fail(j.job_id, j.lease_id, 'TimeoutError') f WHERE j.subject = 'u1'), 'reconcile', 'its effect is unknown');
+SELECT pg_temp.later('1 h') \g /dev/null
+SELECT is((SELECT count(*) FROM pg_temp.job WHERE subject = 'u1' AND run_after < give_up_at AND give_up_at < pg_temp.clock()), 1::bigint, 'its deadline passes before anybody has looked for it');
+SELECT count(*) FROM holdfast.maintain() \g /dev/null
+SELECT results_eq($$SELECT subject, mode FROM holdfast.claim('sent', 'w')$$, $$VALUES ('u1', 'reconcile')$$, 'G6: whoever looks for it is handed the job');
+SELECT is((SELECT outcome FROM pg_temp.job j, holdfast.reconcile(j.job_id, j.lease_id, 'not_landed') WHERE j.subject = 'u1'), 'dead', 'G4: then its deadline ends it');
 
 -- a give_up_at at the end of time cannot be moved beyond it, and keeps no claim from the others
 
