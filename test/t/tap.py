@@ -7,7 +7,7 @@ def ok(passed, name, *details):
     number += 1
     print(f"{'ok' if passed else 'not ok'} {number} - {name}", flush=True)
     for line in details if not passed else ():
-        note(str(line).replace('\n', ' ')[:600])
+        note(str(line).replace('\n', ' ')[:1500])
     return passed
 
 
