@@ -71,8 +71,8 @@ def enqueue1000(bench):
     keyed, plain = "INSERT ... ON CONFLICT", "INSERT, no key"
     return bench.compare(
         [Arm(Holdfast(), "enqueue", 1000, guess=60_000, adds=True, staged=True),
-         Arm(insert, "keyed", 1000, guess=100_000, adds=True, staged=True, title=keyed),
-         Arm(insert, "plain", 1000, guess=200_000, adds=True, staged=True, title=plain)],
+         Arm(insert, "keyed", 1000, guess=150_000, adds=True, staged=True, title=keyed),
+         Arm(insert, "plain", 1000, guess=400_000, adds=True, staged=True, title=plain)],
         [1], {(keyed, 1): (0.8, 1.0)})
 
 

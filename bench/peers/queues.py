@@ -1,6 +1,9 @@
 """The peers that speak SQL: holdfast, the hand-written queue, PgQ, INSERT ... SELECT, and the limit."""
 from .base import Peer
 
+# The number of a batch to be staged.  A slice that ran dry has drawn numbers beyond the last one that was there.
+NEXT_BATCH = "(SELECT greatest((SELECT max(batch) FROM staged), CASE WHEN is_called THEN last_value END, 0) + 1 FROM next_batch)"
+
 
 class Holdfast(Peer):
     name = title = "holdfast"
@@ -10,7 +13,7 @@ class Holdfast(Peer):
     JOBS = """SELECT jsonb_agg(jsonb_build_object('action_key', 'send_email', 'subject', 'prospect-' || n,
               'payload', payload(n)::jsonb {more})) FROM generate_series(%s::bigint, %s) n"""
     ADD = "SELECT count(*) FROM holdfast.enqueue_batch('bench', ({jobs})) WHERE outcome = 'created'"
-    STAGE = "INSERT INTO staged SELECT coalesce(max(batch), 0) + 1, ({jobs}) FROM staged"
+    STAGE = f"INSERT INTO staged SELECT {NEXT_BATCH}, ({{jobs}})"
 
     def fill(self, jobs, more=""):
         """more: further parameters of enqueue, ", 'priority', 10" for example."""
@@ -74,8 +77,8 @@ class PgQ(Peer):
 class Insert(Peer):
     """INSERT ... SELECT of rows staged in a table, with a unique key (op keyed) and without (op plain)."""
     name, title = "insert", "INSERT"
-    STAGE = """INSERT INTO staged SELECT b.next, gen_random_uuid(), payload(n)::jsonb FROM generate_series(%s::bigint, %s) n,
-               (SELECT coalesce(max(batch), 0) + 1 AS next FROM staged) b"""
+    STAGE = f"""INSERT INTO staged SELECT b.next, gen_random_uuid(), payload(n)::jsonb FROM generate_series(%s::bigint, %s) n,
+                (SELECT {NEXT_BATCH} AS next) b"""
     live = "SELECT (SELECT count(*) FROM keyed) + (SELECT count(*) FROM plain)"
     vacuum = "keyed, plain, staged"
 
