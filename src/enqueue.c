@@ -570,6 +570,8 @@ field_value(int field, JsonbValue *value)
 
 	if (fields[field].type == JSONBOID)
 		return JsonbPGetDatum(JsonbValueToJsonb(value));
+	if (fields[field].type == TEXTOID)
+		return CStringGetTextDatum(scalar_text(value, fields[field].name));
 	getTypeInputInfo(fields[field].type, &input, &ioparam);
 	return OidInputFunctionCall(input, scalar_text(value, fields[field].name), ioparam, -1);
 }

@@ -356,6 +356,7 @@ typedef struct HfShape
 {
 	bool		stale;			/* an invalidation came in since it was built */
 	uint64		resets;			/* how often everything had been invalidated by then */
+	TupleDesc	desc;			/* a copy for slots, not counted: to pin and unpin it for each row costs more than the row */
 	AttrNumber *att;			/* column enum -> attribute number */
 	Datum	   *fill;			/* by attribute: what an insert puts there */
 	bool	   *fill_null;
@@ -381,7 +382,6 @@ struct HfTable
 	IndexScanDesc lookup;		/* kept for the next lookup of the call */
 	SnapshotData dirty;			/* its snapshot */
 	BlockNumber nblocks;		/* 0: not asked yet */
-	bool		closing;
 };
 
 extern void hf_table_init(void);

@@ -47,7 +47,7 @@ hf_row_new(HfTable *table)
 	HfRow	   *row = palloc0(sizeof(HfRow));
 
 	row->table = table;
-	row->next = MakeSingleTupleTableSlot(RelationGetDescr(table->rel), &TTSOpsVirtual);
+	row->next = MakeTupleTableSlot(table->shape->desc, &TTSOpsVirtual);
 	dlist_push_head(&table->rows, &row->node);
 	hf_table_fill(table, row->next->tts_values, row->next->tts_isnull);
 	return row;
@@ -87,8 +87,8 @@ hf_row_for(HfTable *table)
 	}
 	row = MemoryContextAllocZero(table->cxt, sizeof(HfRow));
 	row->table = table;
-	row->stored = table_slot_create(table->rel, NULL);
-	row->next = MakeSingleTupleTableSlot(RelationGetDescr(table->rel), &TTSOpsVirtual);
+	row->stored = MakeTupleTableSlot(table->shape->desc, table_slot_callbacks(table->rel));
+	row->next = MakeTupleTableSlot(table->shape->desc, &TTSOpsVirtual);
 	dlist_push_head(&table->rows, &row->node);
 	return row;
 }
@@ -97,7 +97,7 @@ void
 hf_row_free(HfRow *row)
 {
 	dlist_delete(&row->node);
-	if (row->stored != NULL && row->table->spare == NULL && !row->table->closing)
+	if (row->stored != NULL && row->table->spare == NULL)
 	{
 		ExecClearTuple(row->stored);
 		ExecClearTuple(row->next);
@@ -215,11 +215,7 @@ hf_row_tuple(HfRow *row)
 	return heap_form_tuple(RelationGetDescr(row->table->rel), row->next->tts_values, row->next->tts_isnull);
 }
 
-/*
- * HF_AT_ONCE slots of a table, kept from call to call: to make and drop one for
- * each row costs as much as forming the row.  Their descriptor is a copy that
- * is not counted, so that an error leaves nothing behind.
- */
+/* HF_AT_ONCE slots of a table, kept from call to call: to make and drop one for each row costs as much as forming the row. */
 static TupleTableSlot **
 bulk_slots(HfTable *table)
 {
@@ -229,11 +225,10 @@ bulk_slots(HfTable *table)
 	if (shape->slots == NULL || hf_call_depth() > 1)
 	{
 		MemoryContext old = MemoryContextSwitchTo(hf_call_depth() > 1 ? table->cxt : shape->cxt);
-		TupleDesc	desc = CreateTupleDescCopyConstr(RelationGetDescr(table->rel));
 		TupleTableSlot **slots = palloc(sizeof(TupleTableSlot *) * HF_AT_ONCE);
 
 		for (int i = 0; i < HF_AT_ONCE; i++)
-			slots[i] = MakeTupleTableSlot(desc, &TTSOpsHeapTuple);
+			slots[i] = MakeTupleTableSlot(shape->desc, &TTSOpsHeapTuple);
 		MemoryContextSwitchTo(old);
 		if (hf_call_depth() > 1)
 			return slots;

@@ -347,6 +347,7 @@ table_shape(HfTableId id, Relation rel)
 	shape = palloc0(sizeof(HfShape));
 	shape->resets = resets;
 	shape->cxt = shape_cxt;
+	shape->desc = CreateTupleDescCopyConstr(desc);
 	shape->econtext = CreateStandaloneExprContext();
 	shape->att = palloc0(sizeof(AttrNumber) * tables[id].ncolumns);
 	known = palloc0(sizeof(bool) * desc->natts);
@@ -438,14 +439,16 @@ hf_open_partition(HfCall *call, Relation rel)
 void
 hf_close(HfTable *table)
 {
-	table->closing = true;
-	if (table->spare != NULL)
+	dlist_iter	iter;
+
+	/* the pins of what was read; the rows themselves go with the call's memory */
+	dlist_foreach(iter, &table->rows)
 	{
-		dlist_push_head(&table->rows, &table->spare->node);
-		table->spare = NULL;
+		HfRow	   *row = dlist_container(HfRow, node, iter.cur);
+
+		if (row->stored != NULL)
+			ExecClearTuple(row->stored);
 	}
-	while (!dlist_is_empty(&table->rows))
-		hf_row_free(dlist_head_element(HfRow, node, &table->rows));
 	if (table->lookup != NULL)
 		index_endscan(table->lookup);
 	for (int i = 0; i < table->shape->nindexes; i++)
