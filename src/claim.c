@@ -207,6 +207,7 @@ defer(Claim *c, HfRow *job, TimestampTz until, const char *reason, const char *b
 	hf_detail_cstring(&detail, "because", because);
 	hf_event_set(&event, EVENT_DETAIL, hf_detail_end(&detail));
 	hf_event_add(c->call, &event);
+	hf_set_null(job, JOB_PARKED_FROM);
 	hf_job_requeue(c->call, job, until, hf_text_is(hf_get(job, JOB_MODE), "execute") ? "execute" : "reconcile");
 	c->aside++;
 }

@@ -78,10 +78,9 @@ clear_lease(HfRow *job)
 	hf_set_null(job, JOB_STARTED_AT);
 	hf_set_null(job, JOB_LAST_HEARTBEAT_AT);
 	hf_set_null(job, JOB_WORKER_NAME);
-	hf_set_null(job, JOB_PARKED_FROM);
 }
 
-/* Pending again, from run_after on (already passed through hf_not_before). */
+/* Pending again, from run_after on (already passed through hf_not_before); one that its stream has parked stays so. */
 void
 hf_job_requeue(HfCall *call, HfRow *job, TimestampTz run_after, const char *mode)
 {
@@ -108,6 +107,7 @@ hf_job_die(HfCall *call, HfRow *job, const char *reason)
 
 	hf_row_copy(dead, job, JOB_NCOLUMNS);
 	clear_lease(dead);
+	hf_set_null(dead, JOB_PARKED_FROM);
 	hf_set(dead, JOB_STATUS, hf_word("pending"));
 	hf_set(dead, DEAD_ENDED_AT, TimestampTzGetDatum(call->now));
 	hf_set(dead, DEAD_REASON, CStringGetTextDatum(reason));

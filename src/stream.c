@@ -335,6 +335,32 @@ bring_back(HfCall *call, HfRow *job)
 }
 
 /*
+ * What this call stores is not seen by its own reads: the version of the
+ * stream's row that it replaces is remembered, by its place.
+ */
+static void
+note_trial(HfCall *call, const HfRow *row)
+{
+	MemoryContext old = MemoryContextSwitchTo(call->cxt);
+	ItemPointer place = palloc(sizeof(ItemPointerData));
+
+	*place = row->stored->tts_tid;
+	call->trials = lappend(call->trials, place);
+	MemoryContextSwitchTo(old);
+}
+
+static bool
+has_named_trial(HfCall *call, const HfRow *row)
+{
+	ListCell   *lc;
+
+	foreach(lc, call->trials)
+		if (ItemPointerEquals(lfirst(lc), &row->stored->tts_tid))
+			return true;
+	return false;
+}
+
+/*
  * A claim would hand the job out, which it has locked.  PASS: it may, perhaps
  * as the stream's trial.  PARKED: the job has been put off.  STEP_OVER: the
  * trial is just being named, by another claim or by this one.
@@ -352,7 +378,9 @@ hf_stream_gate(HfCall *call, HfRow *job)
 		hf_row_free(row);
 		return HF_GATE_PASS;
 	}
-	if (holds_back(call, row, hf_int64(job, JOB_ID), &until))
+	if (has_named_trial(call, row))
+		gate = HF_GATE_STEP_OVER;
+	else if (holds_back(call, row, hf_int64(job, JOB_ID), &until))
 	{
 		park(call, job, row, until);
 		gate = HF_GATE_PARKED;
@@ -366,6 +394,7 @@ hf_stream_gate(HfCall *call, HfRow *job)
 		hf_set(row, STREAM_STATE, hf_word("trial"));
 		hf_set(row, STREAM_TRIAL_JOB_ID, hf_get(job, JOB_ID));
 		note_change(call, row, "stream_trial", job);
+		note_trial(call, row);
 		hf_update_locked(call, row);
 	}
 	hf_row_free(row);

@@ -1,7 +1,7 @@
 \i test/setup.sql
 \i test/tools.sql
 -- Streams: the breaker counts jobs that ended, parks what waits, and ends nothing early.
-SELECT plan(133);
+SELECT plan(145);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 SELECT holdfast.define_retry_policy('p', '10 s', backoff_rate => 1, jitter_window => '0', min_delay => '1 s', max_attempts => 3,
@@ -288,6 +288,33 @@ SELECT is((SELECT count(*) FROM pg_temp.job WHERE subject = 'u1' AND run_after <
 SELECT count(*) FROM holdfast.maintain() \g /dev/null
 SELECT results_eq($$SELECT subject, mode FROM holdfast.claim('sent', 'w')$$, $$VALUES ('u1', 'reconcile')$$, 'G6: whoever looks for it is handed the job');
 SELECT is((SELECT outcome FROM pg_temp.job j, holdfast.reconcile(j.job_id, j.lease_id, 'not_landed') WHERE j.subject = 'u1'), 'dead', 'G4: then its deadline ends it');
+
+-- what an operator finds out about a parked job leaves it parked: it comes back with the others
+
+SELECT holdfast.define_stream('sent', 't', 1, '1 h') \g /dev/null
+SELECT is(pg_temp.run('t', 'y1', NULL, 'sent'), 'y1', 'a job of another stream');
+SELECT is((SELECT f.decision FROM pg_temp.job j, holdfast.fail(j.job_id, j.lease_id, 'TimeoutError') f WHERE j.subject = 'y1'), 'reconcile', 'whose effect is unknown');
+SELECT is(pg_temp.run('t', 'y2', NULL, 'sent'), 'y2', 'and a second');
+SELECT is(pg_temp.fails('y2'), 'dead', 'which opens the stream');
+SELECT pg_temp.later('2 min') \g /dev/null
+SELECT count(*) FROM holdfast.maintain() \g /dev/null
+SELECT is((SELECT state FROM pg_temp.job j, holdfast.settle_unknown(j.idempotency_key, 'not_landed', NULL, 'asked the provider') WHERE j.subject = 'y1'), 'failed_retryable',
+	'its effect is settled while it is parked');
+SELECT holdfast.resume_stream('sent', 't') \g /dev/null
+SELECT results_eq($$SELECT subject, mode FROM holdfast.claim('sent', 'w')$$, $$VALUES ('y1', 'execute')$$, 'G4: with the stream it comes back, and need not wait for the end of the cool-down');
+
+-- one trial at a time: a claim that gives it to another job does not hand out the one that had it as well
+
+SELECT holdfast.create_queue('trial', retry_policy => 'p', side_effects => false), holdfast.define_stream('trial', 'x', 1, '1 s') \g /dev/null
+SELECT is(pg_temp.run('x', 'x1', NULL, 'trial'), 'x1', 'a job of a new stream');
+SELECT is(pg_temp.fails('x1'), 'dead', 'opens it');
+SELECT pg_temp.later('2 s') \g /dev/null
+SELECT is(pg_temp.run('x', 'x2', NULL, 'trial'), 'x2', 'the trial after the cool-down');
+SELECT is(pg_temp.fails('x2', 'Odd'), 'retry', 'is to be made again');
+SELECT pg_temp.later('1 h') \g /dev/null
+SELECT outcome FROM holdfast.enqueue('trial', 'act', 'x3', stream => 'x', priority => -1) \g /dev/null
+SELECT results_eq($$SELECT subject FROM holdfast.claim('trial', 'w', 10)$$, $$VALUES ('x3')$$, 'another comes before it: that one alone is handed out');
+SELECT is((SELECT status FROM pg_temp.job WHERE subject = 'x2'), 'pending', 'and the first waits');
 
 -- a give_up_at at the end of time cannot be moved beyond it, and keeps no claim from the others
 
