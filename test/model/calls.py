@@ -73,7 +73,7 @@ def completed_and_claimed(want, got):
 
 def grants(got): return [(g['lease_id'], g['fencing_token']) for g in got if g.get('lease_id')] if type(got) is list else []
 
-ENQUEUE = 'action_key subject payload scope intent_version run_after delay priority timeout give_up_at max_attempts retry_policy side_effects'.split()
+ENQUEUE = 'action_key subject payload scope intent_version run_after delay priority timeout give_up_at max_attempts retry_policy side_effects stream'.split()
 def given(values): return {k: v for k, v in zip(ENQUEUE, values) if v is not None}
 def key_of(a): return intent_key(a['subject'], a['action_key'], a.get('scope'), a.get('intent_version', 1))
 def new_id(got, i): return got[i]['job_id'] if type(got) is list else -i - 1
@@ -82,11 +82,14 @@ def enqueue_batch(m, got, queue, jobs):
 	return m.enqueue(queue, *((new_id(got, i), dict(a)) for i, a in enumerate(jobs)))
 def complete_and_claim(m, got, queue, worker, ids, leases, qty, lease, modes):
 	if m.snapshot: raise Refused('25001')
-	return m.complete_batch(list(zip(ids, leases))), m.claim([queue], worker, qty, lease, modes, grants(got))
+	done = m.complete_batch(list(zip(ids, leases)))
+	m.flush()
+	return done, m.claim([queue], worker, qty, lease, modes, grants(got))
 def in_one(m, got, queue):
 	"""Claim and complete in one transaction: refused (JQ008), but exactly once without side effects (G7)."""
 	c = m.claim([queue], 'w', 1, None, 'all', grants(got))
 	if not c: return []
+	m.flush()
 	j = m.jobs[c[0].job_id]
 	if j.se: raise Refused('JQ008', (j.id, j.attempt))
 	return [m.complete(j.id, j.lease)]
@@ -143,7 +146,10 @@ OPS = {
 	'redrive_queue': Op("redrive_queue($1, 'so', $2, $3, $4, $5)", lambda m, got, *a: m.redrive_queue(*a), fields('redriven', 'skipped'), quiet=True),
 	'settle_unknown': Op("settle_unknown($1, $2, null, 'so')", lambda m, got, *a: m.settle_unknown(*a), fields('state', 'job_id'), keys=lambda a: [a[0]]),
 	'settle_expired': Op('settle_expired((SELECT queue_id FROM holdfast.queue WHERE queue_name = $1), 1000)', lambda m, got, queue: m.settle_expired(queue), queues=lambda a: [a[0]]),
-	'maintain': Op('maintain()', lambda m, got: sum(m.settle_expired(q) for q in m.queues), lambda want, got: one(want, [got[0]['done']]), quiet=True),
+	'maintain': Op('maintain()', lambda m, got: m.maintain(), lambda want, got: one(want, [got[0]['done']]), quiet=True),
+	'define_stream': Op('define_stream($1, $2, $3, $4)', lambda m, got, *a: m.define_stream(*a), lambda want, got: True, quiet=True),
+	'resume_stream': Op("resume_stream($1, $2, 'so')", lambda m, got, *a: m.resume_stream(*a), lambda want, got: True, quiet=True),
+	'settle_streams': Op('settle_streams((SELECT queue_id FROM holdfast.queue WHERE queue_name = $1), 10000)', lambda m, got, queue: m.settle_streams(queue), quiet=True),
 	'purge_queue': Op('purge_queue($1, $2)', lambda m, got, *a: m.purge(*a), quiet=True),
 	'pause_queue': Op('pause_queue($1)', lambda m, got, queue: m.pause(queue, True), lambda want, got: True, quiet=True),
 	'resume_queue': Op('resume_queue($1)', lambda m, got, queue: m.pause(queue, False), lambda want, got: True, quiet=True),
@@ -161,7 +167,7 @@ OPS = {
 LEFT_OUT = {
 	'create_queue grant_queue revoke_queue regrant drop_retry_policy': 'set up once; each is refused or done as a whole: queue.sql, grants.sql, policy.sql',
 	'drop_queue do_drop_queue check_queue_empty': 'nothing of the queue is left to compare: queue.sql',
-	'define_stream resume_stream settle_streams settle_all_streams': "a stream's breaker is counted by streams.sql; the model's jobs have none",
+	'settle_all_streams': 'a part of maintain(), which is called',
 	'recover recover_row do_recover_row recover_dead recover_all recover_watched': 'recover.sql, recover_watched.sql; the queues do not recover by themselves',
 	'make_partition make_partitions move_overflow fold_hours purge_ledger drop_partitions do_maintain be_alone oldest_writer': "parts of maintain(), which is called; their rows are maintain.sql's",
 	'import_records import_attempts import_attempts_from do_drop_import drop_import set_attempt_retention purge_attempts': 'records of other sources: import.sql, pairs.py',

@@ -7,7 +7,7 @@ call that would wait is not made here: who waits for whom is what test/specs is 
 import collections
 
 from calls import OPS, Ref, text
-from engine import ASIDE, BACK, COLUMNS, EVERY_EVENT, JUDGED, SOME, Session, SqlError, dead_row, every, job_row, ledger_row, unknown_row
+from engine import ASIDE, BACK, COLUMNS, EVERY_EVENT, EVERY_STREAM, JUDGED, SOME, Session, SqlError, dead_row, every, job_row, ledger_row, stream_row, unknown_row
 from model import POLICIES, QUEUES, RULES, Model, Refused, Undo
 
 CONTROL = {'begin': 'BEGIN', 'begin_rr': 'BEGIN ISOLATION LEVEL REPEATABLE READ', 'commit': 'COMMIT', 'rollback': 'ROLLBACK', 'savepoint': 'SAVEPOINT s', 'rollback_to': 'ROLLBACK TO s'}
@@ -90,7 +90,10 @@ class Driver:
 		except SqlError as e:
 			if e.state[:2] in ('XX', '57', '08') or e.state in ('55P03', '40P01'): self.fail(c, 'the engine raised', str(e))
 			got = State(e.state)
-		try: want = op.model(m, got, *args)
+		m.ends, m.on_trial = [], set()
+		try:
+			want = op.model(m, got, *args)
+			m.flush()
 		except Refused as e:
 			Undo.to(mark if s.open else 0)
 			want, m.touched, m.touched_keys = State(e.code), set(ids), set(keys)
@@ -210,6 +213,7 @@ class Driver:
 		self.differ(c, 'dead_job', {i: dead_row(m.dead[i]) for i in ids if i in m.dead}, r['dead_job'])
 		self.differ(c, 'ledger', {k: ledger_row(m.ledger[k]) for k in keys if k in m.ledger}, r['ledger'])
 		self.differ(c, 'unknown_effect', {k: unknown_row(m.ledger[k]) for k in keys if k in m.ledger and m.ledger[k].state == 'unknown'}, r['unknown_effect'])
+		if m.streams: self.compare_streams(c, s)
 		self.compare_events(c, s, ids, r['events'] or [])
 		want = {(kind, i): n for (kind, i), n in m.findings.items() if i in set(ids)}
 		got = {(kind, i): n for kind, i, n in r['finding'] or []}
@@ -217,6 +221,7 @@ class Driver:
 		if not self.unsure and r['last'] - self.last != m.written - self.count:
 			self.fail(c, 'events', f"{r['last'] - self.last} were written, {m.written - self.count} expected")
 		self.last, self.count, self.unsure = r['last'], m.written, False
+	def compare_streams(self, c, s): self.differ(c, 'stream', {x.name: stream_row(x) for x in self.m.streams.values()}, s.ask(EVERY_STREAM))
 	def compare_events(self, c, s, ids, got):
 		m = self.m
 		by = collections.defaultdict(list)
@@ -238,6 +243,7 @@ class Driver:
 		self.differ(c, 'dead_job', {i: dead_row(j) for i, j in m.dead.items()}, s.ask(every('dead_job')))
 		self.differ(c, 'ledger', {k: ledger_row(l) for k, l in m.ledger.items()}, s.ask(every('ledger')))
 		self.differ(c, 'unknown_effect', {k: unknown_row(l) for k, l in m.ledger.items() if l.state == 'unknown'}, s.ask(every('unknown_effect')))
+		self.compare_streams(c, s)
 		for what, want, sql in (('events', collections.Counter((i, *e) for i, es in m.events.items() for e in es), EVERY_EVENT), ('finding', m.findings, every('finding'))):
 			got = {tuple(k): n for *k, n in s.ask(sql)}
 			got.pop(('setting_changed', None), None)			# of the guards: guard.sql

@@ -57,13 +57,13 @@ class Session:
 def us(column): return f'(extract(epoch FROM {column}) * 1000000)::bigint'
 
 JOB = '''job_id status mode run_after attempt_number failures reconciles losses resumes lease_id lease_expires_at started_at worker_name
-	cancel_requested_at final_reason last_error_class last_error_message priority give_up_at fencing_token idempotency_key'''.split()
+	cancel_requested_at final_reason last_error_class last_error_message priority give_up_at fencing_token idempotency_key stream parked_from'''.split()
 DEAD = JOB + ['reason', 'ended_at']
 LEDGER = 'idempotency_key state job_id attempt_number has_effects parent_key effect changed_at'.split()
-COLUMNS = {'job': JOB, 'dead_job': DEAD, 'ledger': LEDGER, 'unknown_effect': ['idempotency_key', 'job_id'], 'finding': ['kind', 'job_id', 'count']}
+COLUMNS = {'job': JOB, 'dead_job': DEAD, 'ledger': LEDGER, 'unknown_effect': ['idempotency_key', 'job_id'], 'stream': 'name state consecutive_terminal threshold opened_at cool_down_ends closed_at trial_job_id'.split(), 'finding': ['kind', 'job_id', 'count']}
 def column(c):
 	if c == 'cancel_requested_at': return f'{c} IS NOT NULL'
-	return us(c) if c in ('run_after', 'lease_expires_at', 'started_at', 'give_up_at', 'ended_at', 'changed_at') else c
+	return us(c) if c in ('run_after', 'lease_expires_at', 'started_at', 'give_up_at', 'ended_at', 'changed_at', 'parked_from', 'opened_at', 'cool_down_ends', 'closed_at') else c
 def rows(table, columns): return 'json_build_array(' + ', '.join('NULL' if table == 'dead_job' and c in ('mode', 'run_after') else column(c) for c in columns) + ')'
 EVENT = 'event_id, job_id, kind, attempt_number, side_effect_state'
 LAST = 'SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM holdfast.event_id_seq'
@@ -82,6 +82,7 @@ SOME = some()
 def every(table):
 	if table == 'finding': return 'SELECT json_build_array(kind, job_id, count(*)) FROM holdfast.finding GROUP BY kind, job_id'
 	return f'SELECT {rows(table, COLUMNS[table])} FROM holdfast.{table}'
+EVERY_STREAM = f"SELECT {rows('stream', COLUMNS['stream'])} FROM (SELECT q.queue_name || '/' || s.key AS name, s.* FROM holdfast.stream s JOIN holdfast.queue q ON q.queue_id = s.queue) s"
 EVERY_EVENT = 'SELECT json_build_array(job_id, kind, attempt_number, count(*)) FROM holdfast.event_all GROUP BY job_id, kind, attempt_number'
 BACK = '''SELECT to_json(x) FROM (SELECT job_id, kind, attempt_number, event_id, at, lag(at) OVER w AS at_before, lag(kind) OVER w AS kind_before
 	FROM holdfast.event_all WINDOW w AS (PARTITION BY job_id, attempt_number ORDER BY event_id)) x WHERE at < at_before
@@ -97,10 +98,11 @@ JUDGED = (
 
 def job_row(j):
 	return [j.id, j.status, j.mode, j.run_after, j.attempt, j.failures, j.reconciles, j.losses, j.resumes, j.lease, j.lease_end, j.started, j.worker,
-		j.cancel, j.final, j.last_class, j.last_message, j.priority, j.give_up, j.token, j.key]
+		j.cancel, j.final, j.last_class, j.last_message, j.priority, j.give_up, j.token, j.key, j.stream, j.parked]
 def dead_row(j):
 	r = job_row(j)
 	r[2] = r[3] = None
 	return r + [j.reason, j.ended]
 def ledger_row(l): return [l.key, l.state, l.job, l.attempt, l.has_effects, l.parent, l.effect, l.changed]
+def stream_row(s): return [s.name, s.state, s.count, s.threshold, s.opened, s.ends, s.closed, s.trial]
 def unknown_row(l): return [l.key, l.job]

@@ -1,4 +1,4 @@
-"""A reference model of jobs, leases, ledger and budgets: the design, sections 4 and 6, in plain Python.
+"""A reference model of jobs, leases, ledger, budgets and streams: the design, sections 4 and 6, in plain Python.
 
 Model has one method for each function of the API.  A method changes the model's rows and answers what the function
 should, or raises Refused.  It knows no SQL and no transactions: what it changes is noted in Undo.log, so that whoever
@@ -119,6 +119,8 @@ class Model:
 		self.queues = {n: Row(**vars(q)) for n, q in QUEUES.items()}
 		self.policies = {n: Row(**vars(p)) for n, p in POLICIES.items()}
 		self.rules = Table(RULES)
+		self.streams = Table()			# (queue, stream) -> its breaker
+		self.ends, self.on_trial = [], set()	# of the call: (queue, stream, whether the job succeeded), counted when it ends; streams whose trial it named
 		self.touched, self.touched_keys = set(), set()
 		self.told, self.written = {}, 0	# job_id -> how many of its events have been compared; and how many were ever written
 		# of the calling session: jobs locked by others, leases granted and asserted in its transaction, its level
@@ -138,6 +140,8 @@ class Model:
 		if self.now < j.lease_end: return False
 		self.finding('late_report', j.id)
 		return True
+	def ended(self, j, success):
+		if j.stream: self.ends.append((j.queue, j.stream, success))
 	def end(self, j, kind, **what):
 		self.attempts[j.id, j.lease].end = NS(kind=kind, at=self.now, **what)
 
@@ -178,8 +182,9 @@ class Model:
 	def die(self, j, reason):
 		self.gone(j)
 		j.lease = j.lease_end = j.started = j.worker = None
-		j.status, j.reason, j.ended = 'pending', reason, self.now
+		j.status, j.reason, j.ended, j.parked = 'pending', reason, self.now, None
 		self.dead[j.id] = j
+		self.ended(j, False)
 
 	# ---- enqueue
 	def enqueue(self, queue, *jobs):
@@ -191,7 +196,7 @@ class Model:
 	def new(self, queue, new_id, a):
 		q, j = self.queues[queue], Row(id=new_id, queue=queue, mode='execute', status='pending', attempt=0, failures=0,
 			reconciles=0, losses=0, resumes=0, lease=None, lease_end=None, started=None, worker=None, cancel=False,
-			final=None, last_class=None, last_message=None, enqueued=self.now, token=0)
+			final=None, last_class=None, last_message=None, enqueued=self.now, token=0, stream=a.get('stream'), parked=None)
 		j.intent = (a['subject'], a['action_key'], a.get('scope'), a.get('intent_version', 1))
 		j.key = intent_key(*j.intent)
 		j.payload = json.dumps(a.get('payload', {}))
@@ -239,6 +244,7 @@ class Model:
 				if len(out) == qty or aside == 100: break
 				if j.id in self.busy or j.lease in self.asserted: continue
 				l = self.led(j)
+				if j.stream and self.left_to_maintain(j, l): continue
 				if j.lease:
 					if j.lease_end > self.now: continue
 					self.lost(j)
@@ -249,16 +255,17 @@ class Model:
 					self.event(j, 'action_suppressed')
 					self.gone(j)
 					aside += 1
-				elif j.mode == 'execute' and j.give_up is not None and self.now >= j.give_up:
+				elif self.is_past_deadline(j):
 					self.past_deadline(j)
 					aside += 1
+				elif j.stream and self.parked(j): aside += 1
 				else:
 					out.append(self.grant(j, l, lease, worker, *(answers[len(out)] if len(out) < len(answers) else (str(uuid.uuid4()), 0))))
 		return out
 	def grant(self, j, l, lease, worker, lease_id, token):
 		assert j.mode == 'reconcile' or not self.unknowns(l), f'job {j.id}: an unknown effect would execute (G6)'
 		previous = j.attempt
-		j.status, j.attempt, j.started, j.lease, j.worker = 'running', j.attempt + 1, self.now, lease_id, worker
+		j.status, j.attempt, j.started, j.lease, j.worker, j.parked = 'running', j.attempt + 1, self.now, lease_id, worker, None
 		j.lease_end = self.now + self.lease_for(j, lease) * MS
 		least = max(j.token + 1, self.floor.token)		# or the wall clock, which is behind a floor
 		j.token_ok, j.token = token == least if self.floor.token else token >= least, token
@@ -273,6 +280,7 @@ class Model:
 	def deadline(self, j, since, mode='execute'):
 		at = since + self.timeout(j) * MS
 		return min(at, j.give_up) if j.give_up is not None and mode == 'execute' else at
+	def is_past_deadline(self, j): return j.mode == 'execute' and j.give_up is not None and self.now >= j.give_up
 	def past_deadline(self, j):
 		if l := self.led(j):
 			assert l.state in ('planned', 'failed_retryable')
@@ -281,13 +289,117 @@ class Model:
 		self.die(j, 'deadline')
 	def settle_expired(self, queue):
 		n = 0
-		for j in [j for j in self.jobs.values() if j.queue == queue and j.id not in self.busy and j.lease not in self.asserted]:
+		for j in sorted((j for j in self.jobs.values() if j.queue == queue and j.id not in self.busy and j.lease not in self.asserted),
+						key=lambda j: (j.priority, j.run_after, j.id)):		# their streams count ends in a row
 			if j.lease and j.lease_end <= self.now: self.lost(j)
-			elif not j.lease and j.run_after <= self.now and j.mode == 'execute' and j.give_up is not None and j.give_up <= self.now:
+			elif not j.lease and j.run_after <= self.now and self.is_past_deadline(j):
 				if (l := self.led(j)) and l.state == 'committed': continue
-				self.past_deadline(j)
+				if not self.excused(j): self.past_deadline(j)
 			else: continue
 			n += 1
+		return n
+
+	# ---- streams: breakers that park what waits, and end nothing early
+	def stream(self, j): return self.streams.get((j.queue, j.stream)) if j.stream else None
+	def left_to_maintain(self, j, l):
+		"""What would write the stream, which a claim does not."""
+		if not j.lease: return self.is_past_deadline(j)
+		p = self.policy(j)
+		return (j.failures + 1 >= self.max_attempts(j) or j.losses + 1 >= p.max_lost or j.reconciles + 1 >= p.rec_max or j.give_up is not None
+			or j.cancel or bool(l and l.state == 'committed'))
+	def held_until(self, j):
+		"""Until when the stream holds the job back, or None."""
+		s = self.stream(j)
+		if not s or s.state == 'closed': return None
+		if self.now < s.ends: return s.ends
+		t = self.jobs.get(s.trial) if s.trial not in (None, j.id) else None
+		return t.lease_end if t and t.lease and self.now < t.lease_end else None
+	def move_turn(self, j, at, credit):
+		self.event(j, 'action_deferred')
+		if j.give_up is not None: j.give_up += credit
+		j.run_after = max(at, self.now)
+	def park(self, j, until):
+		since = max(self.stream(j).opened, j.run_after)
+		if j.parked is None: j.parked = since
+		self.move_turn(j, until, until - since)
+	def bring_back(self, j):
+		turn = max(self.now, j.parked)
+		unspent, j.parked = max(j.run_after - turn, 0), None
+		self.move_turn(j, turn, -unspent)
+	def parked(self, j):
+		"""A claim would hand the job out: it is put off, or it is the trial."""
+		s = self.stream(j)
+		if not s or s.state == 'closed': return False
+		if s.name in self.on_trial: return True		# this claim has just named it: the others are stepped over
+		if until := self.held_until(j): self.park(j, until)
+		elif s.trial != j.id:
+			s.state, s.trial = 'trial', j.id
+			self.on_trial.add(s.name)
+			self.finding('stream_trial', j.id)
+		return bool(until)
+	def excused(self, j):
+		"""Past give_up_at, but by an outage of its stream."""
+		s = self.stream(j)
+		if not s or s.opened is None or j.give_up <= (since := max(s.opened, j.run_after)): return False
+		if until := self.held_until(j):
+			self.park(j, until)
+			return True
+		until = s.ends if s.closed is None else s.closed
+		if j.parked is not None or j.run_after >= until or self.now >= j.give_up + until - since: return False
+		self.move_turn(j, self.now, until - since)
+		return True
+	def open(self, s):
+		if s.state == 'closed': s.opened = self.now
+		s.state, s.ends, s.closed, s.trial = 'open', self.now + s.cool * MS, None, None
+		self.finding('stream_opened', None)
+	def close(self, s):
+		s.count = 0
+		if s.state != 'closed': s.state, s.closed, s.ends, s.trial = 'closed', self.now, None, None
+	def flush(self):
+		"""The call ends: count what it has ended."""
+		those, self.ends, self.on_trial = self.ends, [], set()
+		for at in dict.fromkeys((q, k) for q, k, _ in those):
+			ends = [success for q, k, success in those if (q, k) == at]
+			failures = len(ends) - 1 - max((i for i, success in enumerate(ends) if success), default=-1)
+			s = self.streams.get(at)
+			if not s:
+				if failures: s = self.new_stream(at)
+				else: continue
+			elif True in ends and s.count > 0:
+				if s.state != 'closed': self.finding('stream_closed', None)
+				self.close(s)
+			if failures:
+				s.count += failures
+				if s.count >= s.threshold or s.state != 'closed': self.open(s)
+	def new_stream(self, at, threshold=5, cool=300000):
+		s = self.streams[at] = Row(name='/'.join(at), state='closed', count=0, threshold=threshold, cool=cool, opened=None, ends=None, closed=None, trial=None)
+		return s
+	def define_stream(self, queue, stream, threshold, cool):
+		s = self.streams.get((queue, stream))
+		if s: s.threshold, s.cool = threshold, cool
+		else: self.new_stream((queue, stream), threshold, cool)
+	def resume_stream(self, queue, stream):
+		s = self.streams.get((queue, stream))
+		if not s: raise Refused('42704')
+		for j in list(self.jobs.values()):
+			if j.queue == queue and j.stream == stream and not j.lease and j.parked is not None: self.bring_back(j)
+		self.close(s)
+		self.finding('stream_resumed', None)
+	def settle_streams(self, queue):
+		n = 0
+		for j in [j for j in self.jobs.values() if j.queue == queue and not j.lease and self.stream(j)]:
+			until = self.held_until(j)
+			if until and j.run_after < until: self.park(j, until)
+			elif not until and self.stream(j).state == 'closed' and j.parked is not None and j.run_after > self.now: self.bring_back(j)
+			else: continue
+			n += 1
+		return n
+	def maintain(self):
+		n = 0
+		for q in self.queues:
+			n += self.settle_expired(q)
+			self.flush()					# each is a call of its own
+		for q in self.queues: self.settle_streams(q)
 		return n
 
 	# ---- whose lease it is (G2)
@@ -352,6 +464,7 @@ class Model:
 		if (l := self.led(j)) and l.state != 'committed': self.set(l, j, 'committed')
 		self.event(j, 'action_attempt_succeeded')
 		self.gone(j)
+		self.ended(j, True)
 		return 'completed'
 	def complete_batch(self, pairs):
 		done = {}
@@ -395,6 +508,7 @@ class Model:
 			d.decision, d.reason = 'suppressed' if suppressed else 'succeeded', 'ledger_committed' if committed else 'side_effect_landed'
 			self.event(j, 'action_suppressed' if suppressed else 'action_attempt_succeeded')
 			self.gone(j)
+			self.ended(j, True)
 			return d
 
 		n = max(j.failures, 1)
@@ -459,6 +573,7 @@ class Model:
 			d.decision, d.reason = ('succeeded', 'ledger_committed') if committed else ('cancelled', 'unresolved' if self.unknowns(l) else 'cancelled')
 			self.event(j, 'action_attempt_succeeded' if committed else 'action_cancelled')
 			self.die(j, 'unresolved') if self.unknowns(l) else self.gone(j)
+			if committed: self.ended(j, True)
 			return d
 		if n >= 2:
 			jitter = jitter_ms(j.id, n, p.jitter)
@@ -511,6 +626,7 @@ class Model:
 		if self.unknowns(l): return done('reconcile', None, j.lease_end, ends=False)
 		if l.state == 'committed':				# final, whatever comes next
 			self.gone(j)
+			self.ended(j, True)
 			return done('done')
 		if j.cancel:							# an operator asked for the end, and nothing is unknown any more
 			self.set(l, j, 'failed_retryable')
@@ -589,7 +705,7 @@ class Model:
 		if known and (known.state == 'committed' or not j.se) or any(x.key == j.key for x in self.jobs.values()): raise Refused('JQ004', (j.id, j.attempt))
 		del self.dead[job_id]
 		j.failures = j.reconciles = j.losses = j.resumes = 0
-		j.cancel, j.final = False, None
+		j.cancel, j.final, j.parked = False, None, None
 		if j.give_up is not None and j.give_up <= self.now: j.give_up = None
 		for c in self.children(l):
 			if c.state == 'failed_terminal': self.set(c, j, 'planned')
@@ -628,6 +744,7 @@ class Model:
 		elif l.state == 'committed':
 			for those in (self.jobs, self.dead):
 				if j.id in those: del those[j.id]
+			if live: self.ended(j, True)
 			return answer
 		else: final = self.no_more_execution(j) if live else None
 		if final:

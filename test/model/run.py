@@ -4,8 +4,9 @@
 	scripts/server /usr/bin/python3 test/model/run.py --calls 20000 --seed 1
 
 The calls are made in rounds, each in a fresh database with a seed of its own: the seed, seed + 1, and so on; odd ones
-with holdfast.scan_hint on, even ones with check.  After each call the answer and the rows and events that it may touch
-are compared, and every 1,000 calls everything is.  A sequence that fails is made short and printed as SQL.
+with holdfast.scan_hint on, even ones with check; every third has jobs with streams, and one session.  After each call
+the answer and the rows and events that it may touch are compared, and every 1,000 calls everything is.  A sequence
+that fails is made short and printed as SQL.
 """
 import argparse, collections, multiprocessing, os, random, sys, time, uuid
 
@@ -18,16 +19,19 @@ from shrink import as_sql, shrink
 TEMPLATE = 'holdfast_model_template'
 WEIGHTS = dict(enqueue=18, enqueue_batch=4, claim=20, claim_any=3, complete=6, complete_batch=2, complete_and_claim=3, fail=14, schedule_retry=4, snooze=4, release=3,
 	heartbeat=5, reconcile=12, ledger_transition=9, cancel=3, redrive=3, redrive_queue=.2, settle_unknown=3, settle_expired=2, maintain=.15, purge_queue=.1, outcome=1.5,
-	assert_lease=2, validate_lease=1, effects=.5, in_one=2, pause_queue=.1, resume_queue=.4, alter_queue=.2, define_retry_policy=.2, define_error_rule=.2, drop_error_rule=.1, post_restore=.03)
+	assert_lease=2, validate_lease=1, effects=.5, in_one=2, pause_queue=.1, resume_queue=.4, alter_queue=.2, define_retry_policy=.2, define_error_rule=.2, drop_error_rule=.1, post_restore=.03,
+	define_stream=.3, resume_stream=.5, settle_streams=1)
+STREAM_OPS = ['define_stream', 'resume_stream', 'settle_streams']
 assert WEIGHTS.keys() == OPS.keys(), WEIGHTS.keys() ^ OPS.keys()
-QUEUE_NAMES = list(QUEUES)
+QUEUE_NAMES, STREAMS = list(QUEUES), ['s1', 's2']
 
 class Caller:
 	"""Makes up calls, mostly such as mean something to what the model has."""
-	def __init__(self, driver, seed):
-		self.d, self.r, self.frontier, self.n = driver, random.Random(seed), 12, 0
-		self.names, self.weights = list(WEIGHTS), list(WEIGHTS.values())
-		self.lean = [w if n not in ('enqueue', 'enqueue_batch') else w / 4 for n, w in WEIGHTS.items()]
+	def __init__(self, driver, seed, streams):
+		self.d, self.r, self.frontier, self.n, self.streams = driver, random.Random(seed), 12, 0, streams
+		weights = {n: w for n, w in WEIGHTS.items() if streams or n not in STREAM_OPS}
+		self.names, self.weights = list(weights), list(weights.values())
+		self.lean = [w if n not in ('enqueue', 'enqueue_batch') else w / 4 for n, w in weights.items()]
 
 	def step(self):
 		r, d, m = self.r, self.d, self.d.m
@@ -50,6 +54,7 @@ class Caller:
 	def advance(self):
 		r, m = self.r, self.d.m
 		at = sorted(t for j in m.jobs.values() for t in (j.lease_end if j.lease else j.run_after, j.give_up) if t and t > m.now)[:6]
+		at += [s.ends for s in m.streams.values() if s.ends and s.ends > m.now]
 		x = r.random()
 		if at and x < .35: m.now = r.choice(at)
 		elif at and x < .5: m.now = max(r.choice(at) - MS, m.now)
@@ -100,6 +105,7 @@ class Caller:
 		if r.random() < .2: a['max_attempts'] = r.choice([1, 2, 3])
 		if r.random() < .15: a['retry_policy'] = r.choice(['p1', 'p2', 'p3'])
 		if r.random() < .03: a['side_effects'] = not q.se
+		if self.streams and r.random() < .7: a['stream'] = r.choice(STREAMS)
 		return a
 	def busy_queue(self): return self.r.choice(['qa', 'qa', 'qb', 'qb', 'qc', 'qd', 'qe', 'qf'])
 	def queue(self): return self.r.choice(QUEUE_NAMES)
@@ -171,6 +177,9 @@ class Caller:
 	def settle_expired(self): return [self.queue()]
 	def in_one(self): return [self.queue()]
 	def maintain(self): return []
+	def define_stream(self): return [self.busy_queue(), self.r.choice(STREAMS), self.r.choice([1, 1, 2, 3]), Ms(self.r.choice([1, 500, 3000, 20000]))]
+	def resume_stream(self): return [self.busy_queue(), self.r.choice(STREAMS + ['none'] * (self.r.random() < .1))]
+	def settle_streams(self): return [self.queue()]
 	def purge_queue(self): return [self.queue(), self.r.random() < .5]
 	def pause_queue(self): return [self.queue()]
 	def resume_queue(self): return [self.one_of([q.name for q in self.d.m.queues.values() if q.paused]) or self.queue()]
@@ -224,12 +233,14 @@ class BrokenModel(Model):
 
 def round_of(args, seed, calls):
 	"""One round: what came of it."""
+	streams = seed % 3 == 0					# whoever ends a job waits for its stream: one session
+	if streams: args = argparse.Namespace(**{**vars(args), 'sessions': 1})
 	model = BrokenModel if args.broken else Model
 	hint = args.scan_hint or ('on' if seed % 2 else 'check')
 	admin = Session('dbname=postgres')
 	fresh_database(admin)
 	d = Driver(f'dbname={database()}', args.sessions, hint, model)
-	caller, began, said = Caller(d, seed), time.time(), None
+	caller, began, said = Caller(d, seed, streams), time.time(), None
 	try:
 		checked = 0
 		while d.made < calls:
@@ -242,7 +253,7 @@ def round_of(args, seed, calls):
 	except Divergence as e: said = e
 	finally: d.close()
 	took = time.time() - began
-	out = [f'seed {seed}, scan_hint {hint}: {d.made} calls in {took:.1f} s, {d.made / took:.0f} a second; {len(d.m.jobs)} live, {len(d.m.dead)} dead, {len(d.m.ledger)} ledger rows']
+	out = [f'seed {seed}, scan_hint {hint}{", streams" * streams}: {d.made} calls in {took:.1f} s, {d.made / took:.0f} a second; {len(d.m.jobs)} live, {len(d.m.dead)} dead, {len(d.m.ledger)} ledger rows']
 	if said:
 		out.append(f'DIVERGENCE at call {d.made}: {said}')
 		made = d.calls
@@ -283,7 +294,7 @@ def main():
 			if failed >= 3: break
 	took = time.time() - began
 	print(f'{calls} calls in {took:.1f} s, {calls / took:.0f} a second; {dict(tally)}; refused {dict(refusals)}')
-	never = [n for n in OPS if not tally[n]] if calls >= 10000 else []
+	never = [n for n in OPS if not tally[n]] if calls >= 10000 and len(rounds) >= 3 else []
 	if never: print(f'never called: {never}')
 	sys.exit(bool(failed or never))
 
