@@ -330,7 +330,7 @@ typedef struct HfCall
 	HfTable    *tables[HF_NTABLES];
 	HfEvents   *events;
 	List	   *streams;		/* ends of jobs with a stream, to be counted when the call ends */
-	List	   *trials;			/* versions of streams' rows that it has replaced to name a trial */
+	List	   *trials;			/* places of streams' rows whose trial it has named */
 } HfCall;
 
 extern void hf_begin(HfCall *call, const char *function, bool write);

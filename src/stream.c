@@ -335,17 +335,19 @@ bring_back(HfCall *call, HfRow *job)
 }
 
 /*
- * What this call stores is not seen by its own reads: the version of the
- * stream's row that it replaces is remembered, by its place.
+ * This call has named the stream's trial.  Both versions of the row are
+ * remembered, by their places: what a call stores is not seen by its own
+ * reads, but in a later pass of the claim.
  */
 static void
 note_trial(HfCall *call, const HfRow *row)
 {
 	MemoryContext old = MemoryContextSwitchTo(call->cxt);
-	ItemPointer place = palloc(sizeof(ItemPointerData));
+	ItemPointer places = palloc(2 * sizeof(ItemPointerData));
 
-	*place = row->stored->tts_tid;
-	call->trials = lappend(call->trials, place);
+	places[0] = row->stored->tts_tid;
+	places[1] = row->next->tts_tid;
+	call->trials = lappend(lappend(call->trials, &places[0]), &places[1]);
 	MemoryContextSwitchTo(old);
 }
 
@@ -394,8 +396,8 @@ hf_stream_gate(HfCall *call, HfRow *job)
 		hf_set(row, STREAM_STATE, hf_word("trial"));
 		hf_set(row, STREAM_TRIAL_JOB_ID, hf_get(job, JOB_ID));
 		note_change(call, row, "stream_trial", job);
-		note_trial(call, row);
 		hf_update_locked(call, row);
+		note_trial(call, row);
 	}
 	hf_row_free(row);
 	return gate;
