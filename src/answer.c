@@ -14,14 +14,34 @@
 #include "catalog/pg_type.h"
 #include "utils/tuplestore.h"
 
-static const struct
+static Oid
+type_of(char letter)
 {
-	char		letter;
-	Oid			type;
-}			letters[] = {
-	{'b', BOOLOID}, {'i', INT4OID}, {'l', INT8OID}, {'t', TEXTOID}, {'u', UUIDOID}, {'z', TIMESTAMPTZOID}, {'j', JSONBOID},
-	{'v', INTERVALOID}, {'f', FLOAT8OID}, {'a', TEXTARRAYOID}
-};
+	switch (letter)
+	{
+		case 'b':
+			return BOOLOID;
+		case 'i':
+			return INT4OID;
+		case 'l':
+			return INT8OID;
+		case 't':
+			return TEXTOID;
+		case 'u':
+			return UUIDOID;
+		case 'z':
+			return TIMESTAMPTZOID;
+		case 'j':
+			return JSONBOID;
+		case 'v':
+			return INTERVALOID;
+		case 'f':
+			return FLOAT8OID;
+		case 'a':
+			return TEXTARRAYOID;
+	}
+	return InvalidOid;
+}
 
 /*
  * The columns of a type are those that "columns" spells, a letter each.  One
@@ -36,11 +56,8 @@ hf_answer_check(TupleDesc desc, const char *columns)
 	for (int i = 0; fits && i < desc->natts; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(desc, i);
-		bool		known = false;
 
-		for (int k = 0; k < lengthof(letters); k++)
-			known |= (letters[k].letter == columns[i] && letters[k].type == att->atttypid);
-		fits = known && !att->attisdropped;
+		fits = att->atttypid == type_of(columns[i]) && !att->attisdropped;
 	}
 	if (!fits)
 		ereport(ERROR,
@@ -56,7 +73,8 @@ hf_answer_begin(FunctionCallInfo fcinfo, const char *columns)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 
-	InitMaterializedSRF(fcinfo, 0);
+	/* what the caller expects is the function's type, and at hand */
+	InitMaterializedSRF(fcinfo, rsinfo != NULL && IsA(rsinfo, ReturnSetInfo) && rsinfo->expectedDesc != NULL ? MAT_SRF_USE_EXPECTED_DESC : 0);
 	hf_answer_check(rsinfo->setDesc, columns);
 	return rsinfo;
 }

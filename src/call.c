@@ -15,6 +15,7 @@
 
 #include "access/parallel.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
@@ -78,7 +79,7 @@ hf_begin(HfCall *call, const char *function, bool write)
 {
 	static bool registered = false;
 
-	if (write)
+	if (write && (XactReadOnly || IsInParallelMode() || RecoveryInProgress()))
 	{
 		char		name[NAMEDATALEN + 16];
 

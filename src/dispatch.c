@@ -132,7 +132,7 @@ known_priority(HfDispatch *d, ModeScan *m, int32 *known)
 {
 	bool		found = false;
 
-	for (int i = 0; i < HF_NSLOTS; i++)
+	for (int i = 0; i < hf_slot_count(); i++)
 	{
 		const HfSlot *slot = hf_slot(i);
 
@@ -621,7 +621,7 @@ sweep_due(HfDispatch *d, bool all)
 	bool		lowered = false;
 
 	INSTR_TIME_SET_CURRENT(begin);
-	for (int i = 0; i < HF_NSLOTS; i++)
+	for (int i = 0; i < hf_slot_count(); i++)
 	{
 		HfSlot	   *slot = hf_slot(i);
 		instr_time	since;

@@ -709,8 +709,7 @@ insert_jobs(HfCall *call, BatchJob *batch, int n)
 		{
 			CHECK_FOR_INTERRUPTS();
 			hf_multi_insert(call, hf_open(call, HF_JOB), tuples, ntuples);
-			while (ntuples > 0)
-				heap_freetuple(tuples[--ntuples]);
+			ntuples = 0;
 		}
 	}
 }

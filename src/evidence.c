@@ -189,12 +189,29 @@ hf_event_set_enqueued(HfEvent *event, const HfRow *job)
 	hf_event_copy(event, EVENT_PAYLOAD_DIGEST, job, JOB_PAYLOAD_DIGEST);
 }
 
+/* The event's values, by attribute of its partition. */
+static void
+put_values(HfEvents *events, const HfEvent *event)
+{
+	if (events->partition->shape->in_order)
+	{
+		memcpy(events->values, event->value, sizeof(event->value));
+		memcpy(events->nulls, event->null, sizeof(event->null));
+		return;
+	}
+	hf_table_fill(events->partition, events->values, events->nulls);
+	for (int c = 0; c < EVENT_NCOLUMNS; c++)
+	{
+		events->values[events->partition->att[c] - 1] = event->value[c];
+		events->nulls[events->partition->att[c] - 1] = event->null[c];
+	}
+}
+
 /* Take the event; what it points to may change afterwards. */
 void
 hf_event_add(HfCall *call, const HfEvent *event)
 {
 	HfEvents   *events = call->events;
-	TupleDesc	desc;
 	MemoryContext old = MemoryContextSwitchTo(call->cxt);
 
 	if (events == NULL)
@@ -209,22 +226,16 @@ hf_event_add(HfCall *call, const HfEvent *event)
 		events->pending = repalloc(events->pending, sizeof(PendingEvent) * events->allocated);
 	}
 	route(call, events, DatumGetTimestampTz(event->value[EVENT_AT]));
-	desc = RelationGetDescr(events->partition->rel);
 	if (events->values == NULL)
 	{
 		events->values = palloc(sizeof(Datum) * MaxHeapAttributeNumber);
 		events->nulls = palloc(sizeof(bool) * MaxHeapAttributeNumber);
 	}
-	hf_table_fill(events->partition, events->values, events->nulls);
-	for (int c = 0; c < EVENT_NCOLUMNS; c++)
-	{
-		events->values[events->partition->att[c] - 1] = event->value[c];
-		events->nulls[events->partition->att[c] - 1] = event->null[c];
-	}
+	put_values(events, event);
 	events->values[events->partition->att[EVENT_ID] - 1] = Int64GetDatum(nextval_internal(hf_sequence_oid("event_id_seq"), false));
 	events->nulls[events->partition->att[EVENT_ID] - 1] = false;
 	events->pending[events->n].table = events->partition;
-	events->pending[events->n].tuple = heap_form_tuple(desc, events->values, events->nulls);
+	events->pending[events->n].tuple = hf_form_tuple(events->partition->shape, events->values, events->nulls);
 	events->n++;
 	MemoryContextSwitchTo(old);
 }

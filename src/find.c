@@ -133,17 +133,14 @@ hf_may_lie_at(HfTable *table, ItemPointer place)
 	return ItemPointerIsValid(place) && ItemPointerGetBlockNumber(place) < table->nblocks;
 }
 
-/* The newest version of a row, if it lies at this place: which row that is, the caller checks. */
+/* The newest version of a row, if it lies at this place: which row that is, the caller checks.  It is not loaded. */
 static bool
 fetch_at(HfRow *row, ItemPointer place)
 {
 	SnapshotData dirty;
 
 	InitDirtySnapshot(dirty);
-	if (!table_tuple_fetch_row_version(row->table->rel, place, &dirty, row->stored) || TransactionIdIsValid(dirty.xmin))
-		return false;
-	hf_row_load(row);
-	return true;
+	return table_tuple_fetch_row_version(row->table->rel, place, &dirty, row->stored) && !TransactionIdIsValid(dirty.xmin);
 }
 
 /* The row with this job_id (of job or dead_job), not locked. */
@@ -155,8 +152,12 @@ hf_find_job(HfRow *row, int64 job_id)
 		int			i = (uint64) job_id % lengthof(job_places);
 
 		if (job_places[i].job_id == job_id && hf_may_lie_at(row->table, &job_places[i].place) &&
-			fetch_at(row, &job_places[i].place) && hf_int64(row, JOB_ID) == job_id)
-			return true;
+			fetch_at(row, &job_places[i].place))
+		{
+			hf_row_load(row);
+			if (hf_int64(row, JOB_ID) == job_id)
+				return true;
+		}
 	}
 	return find(row, hf_index(row->table, "_pkey"), F_INT8EQ, Int64GetDatum(job_id));
 }
@@ -185,7 +186,7 @@ hf_find_live_key(HfRow *row, const pg_uuid_t *key)
 /*
  * The row of a key where it was last known to lie.  An index scan prunes the
  * pages that it visits, which keeps updates HOT; so does this, where room is
- * short, before it looks at the row, which pruning may move.
+ * short: then it looks again, since pruning moves rows.
  */
 bool
 hf_find_key_at(HfRow *row, const pg_uuid_t *key, int key_column, ItemPointer place)
@@ -193,12 +194,19 @@ hf_find_key_at(HfRow *row, const pg_uuid_t *key, int key_column, ItemPointer pla
 	Buffer		buffer;
 	bool		found;
 
-	if (!hf_may_lie_at(row->table, place))
+	if (!hf_may_lie_at(row->table, place) || !fetch_at(row, place))
 		return false;
-	buffer = ReadBuffer(row->table->rel, ItemPointerGetBlockNumber(place));
+	buffer = ((BufferHeapTupleTableSlot *) row->stored)->buffer;
 	if (PageGetHeapFreeSpace(BufferGetPage(buffer)) < BLCKSZ / 10)
+	{
+		IncrBufferRefCount(buffer);
+		ExecClearTuple(row->stored);
 		heap_page_prune_opt(row->table->rel, buffer);
-	found = fetch_at(row, place) && memcmp(hf_uuid(row, key_column), key, UUID_LEN) == 0;
-	ReleaseBuffer(buffer);
-	return found;
+		found = fetch_at(row, place);
+		ReleaseBuffer(buffer);
+		if (!found)
+			return false;
+	}
+	hf_row_load(row);
+	return memcmp(hf_uuid(row, key_column), key, UUID_LEN) == 0;
 }

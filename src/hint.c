@@ -46,6 +46,7 @@ HfHintMode	hf_hint_mode = HF_HINT_ON;
 
 static int	mode_setting = HF_HINT_ON;
 static HfSlot slots[HF_NSLOTS];
+static int	nslots = 0;			/* those after them have not been used */
 static HfEntry *ahead[HF_NSLOTS];	/* HF_AHEAD entries each, once needed */
 static uint64 generation = 0;
 static uint64 uses = 0;
@@ -54,7 +55,7 @@ static bool moved_in_transaction = false;
 static void
 forget_moved(void)
 {
-	for (int i = 0; i < HF_NSLOTS; i++)
+	for (int i = 0; i < nslots; i++)
 		if (slots[i].in_transaction)
 			slots[i].used = false;
 	moved_in_transaction = false;
@@ -69,7 +70,7 @@ on_xact_event(XactEvent event, void *arg)
 		forget_moved();			/* what is prepared may be rolled back, by whomever */
 	else if (event == XACT_EVENT_COMMIT)
 	{
-		for (int i = 0; i < HF_NSLOTS; i++)
+		for (int i = 0; i < nslots; i++)
 			slots[i].in_transaction = false;
 		moved_in_transaction = false;
 	}
@@ -99,7 +100,14 @@ hf_hint_init(void)
 	RegisterSubXactCallback(on_subxact_event, NULL);
 }
 
-/* The i-th slot, or NULL if it is not in use. */
+/* How many slots there are to look at. */
+int
+hf_slot_count(void)
+{
+	return nslots;
+}
+
+/* The i-th of them, or NULL if it is not in use. */
 HfSlot *
 hf_slot(int i)
 {
@@ -113,13 +121,14 @@ hf_slots_check(void)
 	if (generation == hf_job_generation())
 		return;
 	memset(slots, 0, sizeof(slots));
+	nslots = 0;
 	generation = hf_job_generation();
 }
 
 static HfSlot *
 find(int32 queue_id, bool reconcile, int32 priority)
 {
-	for (int i = 0; i < HF_NSLOTS; i++)
+	for (int i = 0; i < nslots; i++)
 		if (hf_slot_is(&slots[i], queue_id, reconcile, priority))
 			return &slots[i];
 	return NULL;
@@ -149,6 +158,7 @@ hf_slot_take(int32 queue_id, bool reconcile, int32 priority, TimestampTz now)
 			if (!slots[i].used || slots[i].last_use < slot->last_use)
 				slot = &slots[i];
 		memset(slot, 0, sizeof(HfSlot));
+		nslots = Max(nslots, slot - slots + 1);
 		slot->used = slot->fresh = true;
 		slot->queue_id = queue_id;
 		slot->reconcile = reconcile;

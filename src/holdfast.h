@@ -352,6 +352,15 @@ typedef struct HfIndexShape
 	ExprState  *predicate;
 } HfIndexShape;
 
+/* How the values of one column lie in a row. */
+typedef struct HfColumn
+{
+	int16		len;			/* -1: a varlena */
+	bool		byval;
+	bool		packable;		/* a short varlena may have a short header */
+	uint8		align;			/* bytes */
+} HfColumn;
+
 /* What a backend remembers of one table or event partition. */
 typedef struct HfShape
 {
@@ -359,6 +368,10 @@ typedef struct HfShape
 	uint64		resets;			/* how often everything had been invalidated by then */
 	TupleDesc	desc;			/* a copy for slots, not counted: to pin and unpin it for each row costs more than the row */
 	AttrNumber *att;			/* column enum -> attribute number */
+	bool		in_order;		/* the columns are those that the library knows, in its order, and no others */
+	HfColumn   *columns;		/* by attribute */
+	Size		fixed_room;		/* of all columns that are no varlenas, and of the alignment of all */
+	bool		odd;			/* a column that is neither of fixed length nor a varlena */
 	Datum	   *fill;			/* by attribute: what an insert puts there */
 	bool	   *fill_null;
 	bool		behind;			/* an unknown column has a default that only SQL can make */
@@ -380,6 +393,7 @@ struct HfTable
 	MemoryContext cxt;
 	dlist_head	rows;			/* HfRow, not yet freed */
 	struct HfRow *spare;		/* a row given back, kept for the next that is asked for */
+	TupleTableSlot *formed;		/* for the row that is being stored */
 	IndexScanDesc lookup;		/* kept for the next lookup of the call */
 	SnapshotData dirty;			/* its snapshot */
 	BlockNumber nblocks;		/* 0: not asked yet */
@@ -400,6 +414,11 @@ extern HfTable *hf_open_partition(HfCall *call, Relation rel);
 extern void hf_close(HfTable *table);
 extern Relation hf_index(HfTable *table, const char *suffix);
 extern Relation hf_open_index(HfTable *table, int i);
+
+/* ---------------------------------------------------------------- tuple.c: rows as the heap stores them */
+
+extern void hf_columns_build(HfShape *shape);
+extern HeapTuple hf_form_tuple(const HfShape *shape, Datum *values, bool *nulls);
 
 /* ---------------------------------------------------------------- row.c: rows, made, changed, locked and stored */
 
@@ -1051,6 +1070,7 @@ extern const HfTurn hf_first_turn;
 extern const HfTurn hf_last_turn;
 extern HfHintMode hf_hint_mode;
 extern void hf_hint_init(void);
+extern int	hf_slot_count(void);
 extern HfSlot *hf_slot(int i);
 extern void hf_slots_check(void);
 extern HfSlot *hf_slot_take(int32 queue_id, bool reconcile, int32 priority, TimestampTz now);

@@ -17,19 +17,26 @@
 #include "access/xact.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
-#include "utils/hsearch.h"
 #include "utils/memutils.h"
 
 static bool single_transaction = false;
 
 typedef struct LeaseHere
 {
-	pg_uuid_t	lease_id;		/* the key */
+	pg_uuid_t	lease_id;
 	TransactionId xid;			/* of the transaction or subtransaction that granted or asserted it */
 } LeaseHere;
 
-static HTAB *granted_here = NULL;	/* of LeaseHere, in TopTransactionContext */
-static HTAB *asserted_here = NULL;	/* the same */
+/* A list, in TopTransactionContext: few transactions look one up, and all that claim make one. */
+typedef struct LeasesHere
+{
+	LeaseHere  *leases;
+	int			n;
+	int			room;
+} LeasesHere;
+
+static LeasesHere granted_here;
+static LeasesHere asserted_here;
 
 PG_FUNCTION_INFO_V1(holdfast_heartbeat);
 PG_FUNCTION_INFO_V1(holdfast_validate_lease);
@@ -38,18 +45,9 @@ PG_FUNCTION_INFO_V1(holdfast_assert_lease);
 static bool
 any_granted_here(void)
 {
-	HASH_SEQ_STATUS scan;
-	LeaseHere  *lease;
-
-	if (granted_here == NULL)
-		return false;
-	hash_seq_init(&scan, granted_here);
-	while ((lease = hash_seq_search(&scan)) != NULL)
-		if (TransactionIdIsCurrentTransactionId(lease->xid))
-		{
-			hash_seq_term(&scan);
+	for (int i = 0; i < granted_here.n; i++)
+		if (TransactionIdIsCurrentTransactionId(granted_here.leases[i].xid))
 			return true;
-		}
 	return false;
 }
 
@@ -63,7 +61,10 @@ on_xact_event(XactEvent event, void *arg)
 				 errdetail("The job would be held by nobody until the prepared transaction ends."),
 				 errhint("Commit the claim before the work begins.")));
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
-		granted_here = asserted_here = NULL;
+	{
+		memset(&granted_here, 0, sizeof(LeasesHere));
+		memset(&asserted_here, 0, sizeof(LeasesHere));
+	}
 }
 
 void
@@ -77,32 +78,29 @@ hf_lease_init(void)
 }
 
 static void
-remember_lease(HTAB **table, const pg_uuid_t *lease_id)
+remember_lease(LeasesHere *here, const pg_uuid_t *lease_id)
 {
 	LeaseHere  *lease;
-	bool		found;
 
-	if (*table == NULL)
+	if (here->n == here->room)
 	{
-		HASHCTL		ctl = {0};
-
-		ctl.keysize = sizeof(pg_uuid_t);
-		ctl.entrysize = sizeof(LeaseHere);
-		ctl.hcxt = TopTransactionContext;
-		*table = hash_create("holdfast leases", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+		here->room = here->room == 0 ? 16 : here->room * 2;
+		here->leases = here->n == 0 ? MemoryContextAlloc(TopTransactionContext, sizeof(LeaseHere) * here->room) :
+			repalloc_huge(here->leases, sizeof(LeaseHere) * here->room);
 	}
-	lease = hash_search(*table, lease_id, HASH_ENTER, &found);
-	if (!found || !TransactionIdIsCurrentTransactionId(lease->xid))
-		lease->xid = GetCurrentTransactionId();
+	lease = &here->leases[here->n++];
+	lease->lease_id = *lease_id;
+	lease->xid = GetCurrentTransactionId();
 }
 
-/* Whether the lease is in the table, and was not taken back by a rollback to a savepoint. */
+/* Whether the lease is among them, and was not taken back by a rollback to a savepoint. */
 static bool
-is_here(HTAB *table, const pg_uuid_t *lease_id)
+is_here(const LeasesHere *here, const pg_uuid_t *lease_id)
 {
-	const LeaseHere *lease = table == NULL ? NULL : hash_search(table, lease_id, HASH_FIND, NULL);
-
-	return lease != NULL && TransactionIdIsCurrentTransactionId(lease->xid);
+	for (int i = here->n - 1; i >= 0; i--)
+		if (memcmp(&here->leases[i].lease_id, lease_id, UUID_LEN) == 0 && TransactionIdIsCurrentTransactionId(here->leases[i].xid))
+			return true;
+	return false;
 }
 
 /* A claim has granted this lease. */
@@ -116,14 +114,14 @@ hf_lease_granted(const pg_uuid_t *lease_id)
 bool
 hf_lease_asserted(const HfRow *job)
 {
-	return is_here(asserted_here, hf_uuid(job, JOB_LEASE_ID));
+	return is_here(&asserted_here, hf_uuid(job, JOB_LEASE_ID));
 }
 
 /* JQ008 if the job's lease was granted in this transaction, unless nothing outside depends on it. */
 void
 hf_lease_check_committed(HfCall *call, HfRow *job, const char *function)
 {
-	if (single_transaction || !hf_bool(job, JOB_SIDE_EFFECTS) || !is_here(granted_here, hf_uuid(job, JOB_LEASE_ID)))
+	if (single_transaction || !hf_bool(job, JOB_SIDE_EFFECTS) || !is_here(&granted_here, hf_uuid(job, JOB_LEASE_ID)))
 		return;
 	hf_remember_job_refusal(call, job, ERRCODE_HF_CLAIM_UNCOMMITTED, function);
 	ereport(ERROR,
@@ -266,7 +264,8 @@ holdfast_assert_lease(PG_FUNCTION_ARGS)
 	if (hf_settle_find(&s, HF_FIND_ASSERT) == NULL && call.now >= hf_time(s.job, JOB_LEASE_EXPIRES_AT))
 		hf_settle_stale(&s, "assertion after the end of the lease");
 	until = hf_time(s.job, JOB_LEASE_EXPIRES_AT);
-	remember_lease(&asserted_here, s.lease_id);
+	if (!is_here(&asserted_here, s.lease_id))
+		remember_lease(&asserted_here, s.lease_id);
 	hf_settle_end(&s);
 	PG_RETURN_TIMESTAMPTZ(until);
 }

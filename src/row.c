@@ -200,11 +200,38 @@ store_next(HfRow *row)
 	row->next->tts_tableOid = RelationGetRelid(row->table->rel);
 }
 
+/*
+ * The row to be stored, as the table's access method takes it without a copy:
+ * in a slot that owns it, until forget_formed().
+ */
+static TupleTableSlot *
+formed(HfRow *row)
+{
+	HfTable    *table = row->table;
+	MemoryContext old = MemoryContextSwitchTo(table->cxt);
+
+	if (table->formed == NULL)
+		table->formed = MakeTupleTableSlot(table->shape->desc, &TTSOpsHeapTuple);
+	ExecStoreHeapTuple(hf_form_tuple(table->shape, row->next->tts_values, row->next->tts_isnull), table->formed, true);
+	table->formed->tts_tableOid = RelationGetRelid(table->rel);
+	MemoryContextSwitchTo(old);
+	return table->formed;
+}
+
+/* It has been stored, or not: the row is told where. */
+static void
+forget_formed(HfRow *row)
+{
+	row->next->tts_tid = row->table->formed->tts_tid;
+	ExecClearTuple(row->table->formed);
+}
+
 void
 hf_insert(HfCall *call, HfRow *row)
 {
 	store_next(row);
-	table_tuple_insert(row->table->rel, row->next, hf_command_id(call), 0, NULL);
+	table_tuple_insert(row->table->rel, formed(row), hf_command_id(call), 0, NULL);
+	forget_formed(row);
 	insert_index_entries(row->table, row->next, HF_ALL_INDEXES, NULL);
 }
 
@@ -212,7 +239,7 @@ hf_insert(HfCall *call, HfRow *row)
 HeapTuple
 hf_row_tuple(HfRow *row)
 {
-	return heap_form_tuple(RelationGetDescr(row->table->rel), row->next->tts_values, row->next->tts_isnull);
+	return hf_form_tuple(row->table->shape, row->next->tts_values, row->next->tts_isnull);
 }
 
 /* HF_AT_ONCE slots of a table, kept from call to call: to make and drop one for each row costs as much as forming the row. */
@@ -237,7 +264,7 @@ bulk_slots(HfTable *table)
 	return shape->slots;
 }
 
-/* Several new rows of one table, at most HF_AT_ONCE, in one WAL record per page. */
+/* Several new rows of one table, at most HF_AT_ONCE, in one WAL record per page.  The tuples are gone afterwards. */
 void
 hf_multi_insert(HfCall *call, HfTable *table, HeapTuple *tuples, int n)
 {
@@ -245,7 +272,7 @@ hf_multi_insert(HfCall *call, HfTable *table, HeapTuple *tuples, int n)
 
 	for (int i = 0; i < n; i++)
 	{
-		ExecStoreHeapTuple(tuples[i], slots[i], false);
+		ExecStoreHeapTuple(tuples[i], slots[i], true);
 		slots[i]->tts_tableOid = RelationGetRelid(table->rel);
 	}
 	if (n == 1)
@@ -268,8 +295,9 @@ try_update(HfCall *call, HfRow *row, bool wait)
 	HfIndexes	indexes;
 
 	store_next(row);
-	result = hf_table_tuple_update(row->table->rel, &row->stored->tts_tid, row->next, hf_command_id(call),
+	result = hf_table_tuple_update(row->table->rel, &row->stored->tts_tid, formed(row), hf_command_id(call),
 								   SnapshotAny, wait, &tmfd, &lockmode, &indexes);
+	forget_formed(row);
 	if (result != TM_Ok)
 		return result;
 	if (row->table->id == HF_JOB)
@@ -441,6 +469,7 @@ hf_insert_unique(HfCall *call, HfRow *row, const char *index_suffix, const pg_uu
 	store_next(row);
 	for (;;)
 	{
+		TupleTableSlot *slot;
 		uint32		token;
 		bool		ok;
 
@@ -451,10 +480,13 @@ hf_insert_unique(HfCall *call, HfRow *row, const char *index_suffix, const pg_uu
 			before(row);		/* after any wait */
 
 		token = SpeculativeInsertionLockAcquire(GetCurrentTransactionId());
-		table_tuple_insert_speculative(row->table->rel, row->next, hf_command_id(call), 0, NULL, token);
+		slot = formed(row);
+		table_tuple_insert_speculative(row->table->rel, slot, hf_command_id(call), 0, NULL, token);
+		row->next->tts_tid = slot->tts_tid;
 		ok = insert_index_entries(row->table, row->next, HF_ALL_INDEXES, index) ||
 			!key_conflict(probe, index, key, &row->next->tts_tid, false);
-		table_tuple_complete_speculative(row->table->rel, row->next, token, ok);
+		table_tuple_complete_speculative(row->table->rel, slot, token, ok);
+		forget_formed(row);
 		SpeculativeInsertionLockRelease(GetCurrentTransactionId());
 		if (ok)
 			return true;

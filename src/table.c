@@ -350,6 +350,7 @@ table_shape(HfTableId id, Relation rel)
 	shape->desc = CreateTupleDescCopyConstr(desc);
 	shape->econtext = CreateStandaloneExprContext();
 	shape->att = palloc0(sizeof(AttrNumber) * tables[id].ncolumns);
+	shape->in_order = (desc->natts == tables[id].ncolumns);
 	known = palloc0(sizeof(bool) * desc->natts);
 	for (int c = 0; c < tables[id].ncolumns; c++)
 	{
@@ -367,7 +368,9 @@ table_shape(HfTableId id, Relation rel)
 					 errdetail("Column \"%s\" of table \"%s.%s\" does not exist.",
 							   tables[id].columns[c], HF_SCHEMA, RelationGetRelationName(rel)),
 					 errhint("Run ALTER EXTENSION holdfast UPDATE, then reconnect.")));
+		shape->in_order &= (shape->att[c] == c + 1);
 	}
+	hf_columns_build(shape);
 	build_fill(shape, rel, known);
 	build_indexes(shape, rel);
 	pfree(known);
