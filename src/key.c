@@ -51,13 +51,14 @@
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/numeric.h"
+#include "utils/resowner.h"
 
 #define NULL_LENGTH		0xffffffff
 
 /*
  * A digest being made.  Short pieces are gathered first, since every call of
- * the library has its price.  An error in between leaves the context to the
- * resource owner.
+ * the library has its price; so has making a context, and one is kept for all.
+ * It is never used by two digests at a time, and begins anew after an error.
  */
 typedef struct Digest
 {
@@ -91,14 +92,39 @@ digest_bytes(Digest *digest, const void *bytes, size_t len)
 	digest->used += len;
 }
 
-static void
-digest_begin(Digest *digest, const char *label)
+/* The backend's context.  Its resource owner is its own, or it would go with the transaction. */
+static pg_cryptohash_ctx *
+kept_context(void)
 {
-	digest->ctx = pg_cryptohash_create(PG_SHA256);
-	if (digest->ctx == NULL)
+	static pg_cryptohash_ctx *kept = NULL;
+	static ResourceOwner owner = NULL;
+	ResourceOwner current = CurrentResourceOwner;
+
+	if (kept != NULL)
+		return kept;
+	if (owner == NULL)
+		owner = ResourceOwnerCreate(NULL, "holdfast digests");
+	CurrentResourceOwner = owner;
+	PG_TRY();
+	{
+		kept = pg_cryptohash_create(PG_SHA256);
+	}
+	PG_FINALLY();
+	{
+		CurrentResourceOwner = current;
+	}
+	PG_END_TRY();
+	if (kept == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OUT_OF_MEMORY),
 				 errmsg("out of memory")));
+	return kept;
+}
+
+static void
+digest_begin(Digest *digest, const char *label)
+{
+	digest->ctx = kept_context();
 	digest_check(digest, pg_cryptohash_init(digest->ctx));
 	digest->convert = GetDatabaseEncoding() != PG_UTF8;
 	digest->used = 0;
@@ -110,7 +136,6 @@ digest_end(Digest *digest, uint8 *result)
 {
 	digest_check(digest, pg_cryptohash_update(digest->ctx, digest->buffer, digest->used));
 	digest_check(digest, pg_cryptohash_final(digest->ctx, result, PG_SHA256_DIGEST_LENGTH));
-	pg_cryptohash_free(digest->ctx);
 }
 
 static void
