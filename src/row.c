@@ -424,8 +424,10 @@ key_conflict(HfRow *probe, Relation index, const pg_uuid_t *key, ItemPointer sel
 		while (!found && index_getnext_slot(scan, ForwardScanDirection, probe->stored))
 			found = (self == NULL || !ItemPointerEquals(self, &probe->stored->tts_tid));
 		if (found)
+		{
 			xwait = TransactionIdIsValid(dirty->xmin) ? dirty->xmin : dirty->xmax;
-		index_rescan(scan, &skey, 1, NULL, 0);	/* gives its pins back */
+			index_rescan(scan, &skey, 1, NULL, 0);	/* gives its pins back; a scan that came to its end has none */
+		}
 		if (!found || !TransactionIdIsValid(xwait))
 			return found;
 		if (!wait)
