@@ -292,14 +292,20 @@ next_ahead(HfDispatch *d, ModeScan *m)
 
 /* The scan has gone on to another page: what it was like then. */
 static void
-note_page(ModeScan *m)
+note_page(HfDispatch *d, ModeScan *m)
 {
 	BTScanPos	pos = &((BTScanOpaque) m->scan->opaque)->currPos;
 
 	if (pos->currPage == m->block)
 		return;
 	m->block = pos->currPage;
-	m->lsn = BufferIsValid(pos->buf) ? BufferGetLSNAtomic(pos->buf) : InvalidXLogRecPtr;
+	m->lsn = InvalidXLogRecPtr;
+	if (BufferIsValid(pos->buf))
+	{
+		_bt_lockbuf(d->index, pos->buf, BT_READ);
+		m->lsn = PageGetLSN(BufferGetPage(pos->buf));
+		_bt_unlockbuf(d->index, pos->buf);
+	}
 }
 
 /*
@@ -529,7 +535,7 @@ next_row(HfDispatch *d, ModeScan *m)
 		{
 			if (index_getnext_tid(m->scan, ForwardScanDirection) == NULL)
 				return false;
-			note_page(m);
+			note_page(d, m);
 			if (m->walked++ % 1000 == 0)
 				CHECK_FOR_INTERRUPTS();
 		}
