@@ -371,7 +371,6 @@ typedef struct HfShape
 	bool		in_order;		/* the columns are those that the library knows, in its order, and no others */
 	HfColumn   *columns;		/* by attribute */
 	Size		fixed_room;		/* of all columns that are no varlenas, and of the alignment of all */
-	bool		odd;			/* a column that is neither of fixed length nor a varlena */
 	Datum	   *fill;			/* by attribute: what an insert puts there */
 	bool	   *fill_null;
 	bool		behind;			/* an unknown column has a default that only SQL can make */

@@ -16,7 +16,7 @@
 #include "access/htup_details.h"
 #include "access/tupmacs.h"
 
-/* How the columns of a table lie in its rows, in the current memory context. */
+/* How the columns of a table lie in its rows, in the current memory context.  None is a cstring, which no table can have. */
 void
 hf_columns_build(HfShape *shape)
 {
@@ -35,8 +35,6 @@ hf_columns_build(HfShape *shape)
 		column->align = att->attalign == TYPALIGN_DOUBLE ? ALIGNOF_DOUBLE : att->attalign == TYPALIGN_INT ? ALIGNOF_INT :
 			att->attalign == TYPALIGN_SHORT ? ALIGNOF_SHORT : 1;
 		shape->fixed_room += column->align - 1 + Max(column->len, 0);
-		if (column->len < -1)
-			shape->odd = true;
 	}
 }
 
@@ -137,7 +135,7 @@ is_what_the_server_forms(HeapTuple tuple, TupleDesc desc, Datum *values, bool *n
 HeapTuple
 hf_form_tuple(const HfShape *shape, Datum *values, bool *nulls)
 {
-	Size		room = shape->odd ? 0 : data_room(shape, values, nulls);
+	Size		room = data_room(shape, values, nulls);
 	HeapTuple	tuple;
 
 	if (room == 0)
