@@ -50,6 +50,7 @@
 #include "port/pg_bswap.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
+#include "utils/memutils.h"
 #include "utils/numeric.h"
 #include "utils/resowner.h"
 
@@ -99,9 +100,11 @@ kept_context(void)
 	static pg_cryptohash_ctx *kept = NULL;
 	static ResourceOwner owner = NULL;
 	ResourceOwner current = CurrentResourceOwner;
+	MemoryContext old;
 
 	if (kept != NULL)
 		return kept;
+	old = MemoryContextSwitchTo(TopMemoryContext);
 	if (owner == NULL)
 		owner = ResourceOwnerCreate(NULL, "holdfast digests");
 	CurrentResourceOwner = owner;
@@ -112,6 +115,7 @@ kept_context(void)
 	PG_FINALLY();
 	{
 		CurrentResourceOwner = current;
+		MemoryContextSwitchTo(old);
 	}
 	PG_END_TRY();
 	if (kept == NULL)

@@ -264,6 +264,14 @@ bulk_slots(HfTable *table)
 	return shape->slots;
 }
 
+/* The slot owns the tuple.  One that an error left full has nothing to free: its tuple went with the memory of the call that failed. */
+static void
+store_owned(TupleTableSlot *slot, HeapTuple tuple)
+{
+	slot->tts_flags &= ~TTS_FLAG_SHOULDFREE;
+	ExecStoreHeapTuple(tuple, slot, true);
+}
+
 /* Several new rows of one table, at most HF_AT_ONCE, in one WAL record per page.  The tuples are gone afterwards. */
 void
 hf_multi_insert(HfCall *call, HfTable *table, HeapTuple *tuples, int n)
@@ -272,7 +280,7 @@ hf_multi_insert(HfCall *call, HfTable *table, HeapTuple *tuples, int n)
 
 	for (int i = 0; i < n; i++)
 	{
-		ExecStoreHeapTuple(tuples[i], slots[i], true);
+		store_owned(slots[i], tuples[i]);
 		slots[i]->tts_tableOid = RelationGetRelid(table->rel);
 	}
 	if (n == 1)

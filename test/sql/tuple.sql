@@ -1,7 +1,7 @@
 \i test/setup.sql
 \i test/tools.sql
 -- Rows are formed by the library (tuple.c): values of every length and kind are in the next version as they were in the last.
-SELECT plan(16);
+SELECT plan(19);
 
 SELECT pg_temp.at('00:00:00') \g /dev/null
 SELECT holdfast.create_queue('sizes') \g /dev/null
@@ -59,6 +59,16 @@ SELECT is(pg_temp.odd(), 612::bigint, 'and keep the columns that the library doe
 SELECT is((SELECT count(*) FROM given g JOIN holdfast.job j ON j.subject = 'subject ' || n
 	WHERE (j.payload, j.headers, j.scope) IS NOT DISTINCT FROM (g.mixed, g.alike, g.scope)), 612::bigint, 'and those that it does');
 SELECT is((SELECT count(*) FROM holdfast.job j, holdfast.complete(j.job_id, j.lease_id) c WHERE c = 'completed'), 612::bigint, 'and can be completed');
+
+-- an error in the midst of storing rows leaves nothing behind that the next call would stumble over
+SELECT pg_temp.at('02:00:00') \g /dev/null
+SELECT pg_temp.enter(3) \g /dev/null
+SELECT DISTINCT tableoid::regclass AS day FROM (SELECT tableoid FROM holdfast.event UNION ALL SELECT tableoid FROM holdfast.event_overflow) e \gset
+CREATE INDEX fails ON :day ((1 / (attempt_number - 1))) WHERE kind = 'action_attempt_started' AND attempt_number = 1 AND at > '2030-01-01 01:30+00';
+SELECT is(pg_temp.refusal($$SELECT count(*) FROM holdfast.claim('sizes', 'w', 1000)$$), '22012', 'evidence that cannot be stored');
+DROP INDEX holdfast.fails;
+SELECT is((SELECT count(*) FROM holdfast.claim('sizes', 'w', 1000)), 306::bigint, 'the next claim stores it');
+SELECT is((SELECT count(*) FROM holdfast.job j, holdfast.complete(j.job_id, j.lease_id) c WHERE c = 'completed'), 306::bigint, 'and the jobs can be completed');
 
 SELECT * FROM finish();
 ROLLBACK;
