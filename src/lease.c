@@ -80,17 +80,18 @@ hf_lease_init(void)
 static void
 remember_lease(LeasesHere *here, const pg_uuid_t *lease_id)
 {
-	LeaseHere  *lease;
+	LeaseHere	lease = {*lease_id, GetCurrentTransactionId()};
 
 	if (here->n == here->room)
 	{
-		here->room = here->room == 0 ? 16 : here->room * 2;
-		here->leases = here->n == 0 ? MemoryContextAlloc(TopTransactionContext, sizeof(LeaseHere) * here->room) :
-			repalloc_huge(here->leases, sizeof(LeaseHere) * here->room);
+		int			room = here->room == 0 ? 16 : here->room * 2;
+
+		/* the list is as it was until there is room: an error here can be caught */
+		here->leases = here->room == 0 ? MemoryContextAlloc(TopTransactionContext, sizeof(LeaseHere) * room) :
+			repalloc_huge(here->leases, sizeof(LeaseHere) * room);
+		here->room = room;
 	}
-	lease = &here->leases[here->n++];
-	lease->lease_id = *lease_id;
-	lease->xid = GetCurrentTransactionId();
+	here->leases[here->n++] = lease;
 }
 
 /* Whether the lease is among them, and was not taken back by a rollback to a savepoint. */
